@@ -1,0 +1,438 @@
+"""The study file: study.toml to frozen typed models and back.
+
+It must not know how any part works: it names things and checks their form. Below `study.py` nobody sees it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tenfold.errors import StudyError, nearest
+from tenfold.types import write_atomically
+
+PRESETS = ("quick", "standard", "thorough", "paper")
+SYSTEMS = {"pneumonia": "pneumonia_paper.toml"}
+"""Published systems and the file that holds their literal settings."""
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    """A table of the study file: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    section: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    place = f"[{cls.section}]" if cls.section else "the top of the study file"
+                    raise _UnknownKey(
+                        f"unknown key '{key}' in {place}",
+                        do=nearest(str(key), cls.model_fields),
+                        key=str(key),
+                    )
+        return data
+
+
+class _UnknownKey(StudyError):
+    def __init__(self, came: str, *, do: str, key: str) -> None:
+        super().__init__(came, do=do)
+        self.key = key
+
+
+class CohortSection(_Section):
+    """Where the patients are, and what the audit forgives."""
+
+    section: ClassVar[str] = "cohort"
+    file: str = Field("cohort.csv", description="The cohort file, relative to the study file.")
+    unreadable: Literal["refuse", "exclude"] = Field(
+        "refuse", description="'exclude' leaves unreadable and blank pictures out and lists them."
+    )
+    two_classes: Literal["refuse", "declared"] = Field(
+        "refuse", description="'declared': a patient may appear in two outcome classes (two episodes)."
+    )
+    duplicates: Literal["refuse", "group", "exclude"] = Field(
+        "refuse",
+        description="The same picture under two patients: stop, keep those patients in one fold, or leave them out.",
+    )
+
+
+class TargetSection(_Section):
+    """What is to be told."""
+
+    section: ClassVar[str] = "target"
+    column: str = Field(description="Column of the cohort file that holds the outcome.")
+    name: str = Field("", description="Name in files and reports; the column's name if empty.")
+    classes: tuple[str, ...] = Field((), description="Two class names, negative first; found in the column if empty.")
+    positive: str = Field("", description="The class to be detected; the last class if empty.")
+
+
+class InputSection(_Section):
+    """One input of the network and the encoder that reads it."""
+
+    section: ClassVar[str] = "inputs.<name>"
+    kind: Literal["image"] = "image"
+    column: str = Field("", description="Column with the paths; the input's own name if empty.")
+    size: Annotated[int, Field(ge=16, le=2048)] = Field(224, description="Side of the square, pixels.")
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+    channels: Literal[1, 3] = Field(1, description="1 for grey films, 3 where colour means something.")
+    encoder: str = Field("image_timm", description="A registered encoder.")
+    network: str = Field("resnet18", description="For image_timm: any timm network.")
+    weights: str = Field("none", description="'imagenet', 'none', or the path of a safetensors file.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further options of the encoder.")
+
+
+class NetworkSection(_Section):
+    """How the inputs are joined and read out."""
+
+    section: ClassVar[str] = "network"
+    fusion: Literal["concat"] = "concat"
+    head: Literal["softmax", "two_sigmoid"] = Field(
+        "softmax", description="'two_sigmoid' is the literal reading of Liang & Zheng, kept for comparison."
+    )
+    hidden: Annotated[int, Field(ge=0)] = Field(0, description="Units of a hidden layer before the outputs; 0: none.")
+    dropout: Fraction = 0.0
+
+
+class TrainingSection(_Section):
+    """What every stage does unless it says otherwise."""
+
+    section: ClassVar[str] = "training"
+    thaw: Literal["all", "head"] | Annotated[int, Field(ge=0)] = Field(
+        "all", description="'all', 'head', or how many of the last blocks learn."
+    )
+    epochs: Positive = 20
+    batch: Positive = 32
+    rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of the head.")
+    encoder_rate: Annotated[float, Field(gt=0)] = Field(3e-4, description="Learning rate of thawed blocks.")
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    plateau_patience: Positive = 6
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    monitor: Literal["loss", "auc", "accuracy"] = Field("loss", description="What the inner part decides on.")
+    patience: Annotated[int, Field(ge=0)] = Field(0, description="Epochs without gain before stopping; 0: never.")
+    class_weights: bool = Field(False, description="Weigh the rarer class up in the loss.")
+    label_smoothing: Fraction = 0.0
+    averaging: Fraction = Field(0.0, description="Decay of the exponential average of the weights; 0: none.")
+
+
+class StageSection(_Section):
+    """One stage of the transfer chain."""
+
+    section: ClassVar[str] = "stages"
+    name: str
+    cohort: str = Field("", description="Another cohort file to learn from first; empty: the study's own patients.")
+    task: Literal["target", "multilabel"] = "target"
+    columns: tuple[str, ...] = Field((), description="For multilabel: its 0/1 columns.")
+    column: str = Field("", description="For a target stage on another cohort: its outcome column.")
+    thaw: Literal["all", "head"] | Annotated[int, Field(ge=0)] | None = None
+    epochs: Positive | None = None
+    batch: Positive | None = None
+    rate: float | None = None
+    encoder_rate: float | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] | None = None
+    weight_decay: float | None = None
+    schedule: Literal["cosine", "plateau", "constant"] | None = None
+    plateau_patience: Positive | None = None
+    plateau_factor: float | None = None
+    monitor: Literal["loss", "auc", "accuracy"] | None = None
+    patience: int | None = None
+    class_weights: bool | None = None
+    label_smoothing: Fraction | None = None
+    averaging: Fraction | None = None
+
+    def training(self, defaults: TrainingSection) -> TrainingSection:
+        """Return the stage's full settings: its own over the study's defaults."""
+        own = {k: v for k in TrainingSection.model_fields if (v := getattr(self, k)) is not None}
+        return TrainingSection.model_validate({**defaults.model_dump(), **own})
+
+    @model_validator(mode="after")
+    def _task_has_columns(self) -> StageSection:
+        if self.task == "multilabel" and not self.columns:
+            raise StudyError(
+                f"stage '{self.name}' is multilabel but names no columns",
+                do='add columns = ["Effusion", ...]',
+            )
+        if self.task == "target" and self.cohort and not self.column:
+            raise StudyError(
+                f"stage '{self.name}' learns from another cohort but does not say what",
+                do='add column = "..." or task = "multilabel" with columns = [...]',
+            )
+        return self
+
+
+class ArmSection(_Section):
+    """One network to be compared: what differs from the proposed one."""
+
+    section: ClassVar[str] = "arms"
+    name: Annotated[str, Field(pattern=r"^[\w .,()+/-]{1,60}$")]
+    inputs: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Keys of [inputs.<name>] to replace.")
+    stages: tuple[str, ...] | None = Field(None, description="Names of the stages it goes through; all if left out.")
+    flaws: tuple[str, ...] = Field((), description="Known flaws of a literal reading, printed in the report.")
+
+    @field_validator("inputs")
+    @classmethod
+    def _known_input_keys(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for keys in value.values():
+            InputSection.model_validate(keys)
+        return value
+
+
+class OperatingPointSection(_Section):
+    """From which probability on the answer is yes."""
+
+    section: ClassVar[str] = "validation.operating_point"
+    rule: Literal["youden", "sensitivity", "specificity", "net_benefit", "fixed"] = "youden"
+    value: Fraction | None = Field(None, description="Target sensitivity or specificity, or threshold probability.")
+
+    @model_validator(mode="after")
+    def _rule_has_value(self) -> OperatingPointSection:
+        if self.rule != "youden" and self.value is None:
+            raise StudyError(
+                f"the operating point rule '{self.rule}' has no value",
+                do=f'write operating_point = {{ rule = "{self.rule}", value = 0.95 }} with your own figure',
+            )
+        return self
+
+
+class ValidationSection(_Section):
+    """How the patients are divided and what is estimated."""
+
+    section: ClassVar[str] = "validation"
+    folds: Annotated[int, Field(ge=2)] = 10
+    repeats: Positive = 1
+    inner: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.15, description="Part of the training patients decided on."
+    )
+    holdout: Annotated[float, Field(ge=0.0, lt=0.9)] = 0.0
+    by: Literal["patient", "site", "leave_one_site_out"] = "patient"
+    operating_point: OperatingPointSection = OperatingPointSection()
+    calibration: Literal["temperature", "platt", "none"] = "temperature"
+    bootstraps: Annotated[int, Field(ge=100)] = 1000
+    net_benefit_at: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="Threshold probability of the net benefit in the tables; the prevalence if left out.",
+    )
+
+
+class AugmentSection(_Section):
+    """Random changes of training pictures: clinically safe by default."""
+
+    section: ClassVar[str] = "augment"
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(7.0, description="Degrees, at most, either way.")
+    scale: Fraction = Field(0.08, description="Relative, at most, either way.")
+    shift: Fraction = Field(0.05, description="Part of the side, at most, either way.")
+    exposure: Fraction = Field(0.15, description="Brightness, contrast and gamma, at most, either way.")
+    noise: Fraction = Field(0.0, description="Standard deviation of added noise, part of the full range.")
+    horizontal_flip: bool = Field(False, description="Moves the heart to the other side: off unless asked for.")
+    variants: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Variants a picture of which frozen layers' outputs are kept."
+    )
+    test_time: Annotated[int, Field(ge=1, le=16)] = Field(1, description="Views averaged at prediction; 1: the film.")
+
+
+class ExplainSection(_Section):
+    """What is drawn of where the networks looked."""
+
+    section: ClassVar[str] = "explain"
+    cases: Annotated[int, Field(ge=0)] = Field(8, description="Heat maps in the report.")
+    sanity_cases: Annotated[int, Field(ge=0)] = Field(24, description="Cases for the sanity checks; 0: none.")
+    masks: str = Field("", description="Column with lesion masks, for the pointing game.")
+
+
+class StudyFile(_Section):
+    """A whole study file, presets applied."""
+
+    title: str = ""
+    system: str = Field("", description="The published system whose figures are printed beside yours.")
+    preset: Literal["quick", "standard", "thorough", "paper"] = "standard"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1024
+    cohort: CohortSection = CohortSection()
+    target: TargetSection
+    inputs: dict[str, InputSection] = Field(default_factory=dict, description="Found in the cohort if left out.")
+    network: NetworkSection = NetworkSection()
+    training: TrainingSection = TrainingSection()
+    stages: tuple[StageSection, ...] = (StageSection(name="diagnosis"),)
+    arms: tuple[ArmSection, ...] = (ArmSection(name="proposed"),)
+    validation: ValidationSection = ValidationSection()
+    augment: AugmentSection = AugmentSection()
+    explain: ExplainSection = ExplainSection()
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _short_target(cls, value: Any) -> Any:
+        return {"column": value} if isinstance(value, str) else value
+
+    @field_validator("system")
+    @classmethod
+    def _known_system(cls, value: str) -> str:
+        if value and value not in SYSTEMS:
+            raise StudyError(f"unknown system '{value}'", do=nearest(value, SYSTEMS))
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> StudyFile:
+        for kind, names in (("stage", [s.name for s in self.stages]), ("arm", [a.name for a in self.arms])):
+            for name in names:
+                if names.count(name) > 1:
+                    raise StudyError(f"two {kind}s are called '{name}'", do="give each its own name")
+        known = [s.name for s in self.stages]
+        for arm in self.arms:
+            for name in arm.stages or ():
+                if name not in known:
+                    raise StudyError(f"arm '{arm.name}' names an unknown stage '{name}'", do=nearest(name, known))
+            if arm.stages is not None and not any(not s.cohort for s in self.stages_of(arm)):
+                raise StudyError(
+                    f"arm '{arm.name}' has no stage on the study's own patients", do="add one to its stages"
+                )
+            for name in arm.inputs:
+                if self.inputs and name not in self.inputs:
+                    raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, self.inputs))
+        if not self.stages or self.stages[-1].cohort or self.stages[-1].task != "target":
+            raise StudyError(
+                "the last stage is not about the study's own target",
+                do='let the last [[stages]] have no cohort and task = "target"',
+            )
+        return self
+
+    def stages_of(self, arm: ArmSection) -> tuple[StageSection, ...]:
+        """Return the stages an arm goes through, in the study's order."""
+        return tuple(s for s in self.stages if arm.stages is None or s.name in arm.stages)
+
+    def inputs_of(self, arm: ArmSection) -> dict[str, InputSection]:
+        """Return the inputs of an arm: the study's, with the arm's replacements."""
+        return {
+            name: InputSection.model_validate({**section.model_dump(), **arm.inputs.get(name, {})})
+            for name, section in self.inputs.items()
+        }
+
+
+def read_study(path: Path) -> StudyFile:
+    """Read a study file and apply its preset.
+
+    Args:
+        path: A study.toml.
+
+    Returns:
+        The typed study; keys that the file leaves out come from the preset, then from the defaults.
+
+    Raises:
+        StudyError: The file is missing, is no TOML, or holds an unknown key or an impossible value.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(
+            f"cannot be read as text ({error})", expected="a study.toml in UTF-8", where=str(path)
+        ) from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"is not valid TOML: {error}", do="mend the line named", where=str(path)) from error
+    try:
+        return parse_study(document)
+    except StudyError as error:
+        line = _line_of(text, error.key) if isinstance(error, _UnknownKey) else ""
+        raise StudyError(
+            error.came, expected=error.expected, do=error.do, where=error.where or f"{path}{line}"
+        ) from None
+
+
+def parse_study(document: Mapping[str, Any]) -> StudyFile:
+    """Build a study from the mapping that a TOML file holds.
+
+    Raises:
+        StudyError: An unknown key or an impossible value.
+    """
+    preset = document.get("preset", "standard")
+    if preset not in PRESETS:
+        raise StudyError(f"unknown preset '{preset}'", do=nearest(str(preset), PRESETS))
+    merged = _merge(preset_document(preset, str(document.get("system", ""))), document)
+    try:
+        return StudyFile.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function"))
+        came = "is missing" if first["type"] == "missing" else f"is {first['input']!r}"
+        raise StudyError(f"'{place}' {came}", expected=first["msg"]) from error
+
+
+def preset_document(preset: str, system: str) -> dict[str, Any]:
+    """Return the keys that a preset sets.
+
+    Raises:
+        StudyError: `paper` without a system whose paper it could be.
+    """
+    if preset != "paper":
+        return _builtin(f"{preset}.toml")
+    if system not in SYSTEMS:
+        raise StudyError(
+            'preset = "paper" does not say whose paper',
+            expected=f"system = one of {', '.join(SYSTEMS)}",
+            do="add the key, or choose the preset quick, standard or thorough",
+        )
+    return _builtin(SYSTEMS[system])
+
+
+def write_study(study: StudyFile, path: Path) -> None:
+    """Write a study with every key spelled out; `read_study` gives it back unchanged."""
+    write_atomically(path, tomli_w.dumps(_without_none(study.model_dump(mode="json"))))
+
+
+def study_schema() -> str:
+    """Return the JSON schema of the study file, for editors."""
+    schema = StudyFile.model_json_schema()
+    # The typed model has the preset applied; a file may leave out what the preset gives, and may shorten `target`.
+    target = schema["properties"]["target"]
+    schema["properties"]["target"] = {"anyOf": [{"type": "string"}, target]}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def builtin_study_text(name: str) -> str:
+    """Return the text of a study file that ships with the package."""
+    return resources.files("tenfold").joinpath("studies", name).read_text("utf-8")
+
+
+def _builtin(name: str) -> dict[str, Any]:
+    return tomllib.loads(builtin_study_text(name))
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one document over another: tables merge, everything else is replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        # an operating point is one decision: a rule without its own value must not inherit another's
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "operating_point":
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def _line_of(text: str, key: str) -> str:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if re.match(rf'\s*\[*"?(?:[\w<>.-]+\.)?{re.escape(key)}"?\s*[\].=]', line):
+            return f" line {number}"
+    return ""

@@ -1,0 +1,213 @@
+"""Writing a bundle: fold models, preparation, calibration, operating point and card, whole or not at all.
+
+It must not know how any of these came about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from tenfold.bundle.seal import (
+    CARD_FILE,
+    FACTS_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    WEIGHTS_FOLDER,
+    digest,
+    image_mark,
+    patient_mark,
+    sha256,
+)
+from tenfold.errors import BundleError, OutputError
+from tenfold.types import Calibration, OperatingPoint
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the models that together are the predictor.
+
+    Attributes:
+        name: Unique, letters, digits, dashes: "fold-0-3".
+        state_dict: Its weights, on the CPU.
+        calibration: What turns its logits into probabilities.
+    """
+
+    name: str
+    state_dict: Mapping[str, Tensor]
+    calibration: Calibration
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    members: Sequence[Member],
+    network_spec: Mapping[str, Any],
+    target: str,
+    classes: Sequence[str],
+    positive: str,
+    preparations: Mapping[str, Mapping[str, Any]],
+    operating_point: OperatingPoint | None,
+    model_card: str,
+    facts: Mapping[str, Any],
+    training_patients: Iterable[str],
+    training_images: Iterable[str],
+    views: int = 1,
+) -> str:
+    """Write a bundle, whole or not at all.
+
+    Args:
+        folder: Where; it must not exist, or be empty.
+        members: The models, at least one, all of the same network.
+        network_spec: `Network.spec`, from which the network can be built without weights.
+        target: The head that answers.
+        classes: Its classes, in the order of the probabilities.
+        positive: The class that the operating point is about; empty where the likeliest class is the answer.
+        preparations: For each input of the network, the `state()` of its preparation.
+        operating_point: The frozen threshold; None only where `positive` is empty.
+        model_card: Markdown; becomes README.md.
+        facts: What else is worth keeping, fit for JSON: study title, training n, evaluation, versions.
+        training_patients: Identifiers of all patients of the study; only their marks are stored.
+        training_images: SHA-256 of all films of the study; only their marks are stored.
+        views: Test-time views (`network.views`) over whose logits the mean is taken, before calibration.
+
+    Returns:
+        The digest of the bundle.
+
+    Raises:
+        BundleError: The parts do not belong together.
+        OutputError: The folder holds something, or cannot be written to.
+    """
+    _check(members, classes, positive, operating_point)
+    shared = _shared_names(members)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "target": {"name": target, "classes": list(classes), "positive": positive},
+        "network": dict(network_spec),
+        "preparations": {name: dict(state) for name, state in preparations.items()},
+        "members": [
+            {"name": m.name, "file": _weights_file(m.name), "calibration": asdict(m.calibration)} for m in members
+        ],
+        "shared": _weights_file(_SHARED) if shared else None,
+        "operating_point": asdict(operating_point) if operating_point else None,
+        "views": views,
+        "facts": dict(facts),
+        "training": {
+            "patients": sorted({patient_mark(patient) for patient in training_patients}),
+            "images": sorted({image_mark(image) for image in training_images}),
+        },
+    }
+    with _new_folder(folder) as place:
+        hashes = {CARD_FILE: _put(place, CARD_FILE, model_card.encode("utf-8"))}
+        for name, data in _packed(members, shared):
+            hashes[name] = _put(place, name, data)
+        # Through JSON once, so that the digest is over what a reader will see (tuples are lists there).
+        content = json.loads(json.dumps({**content, "files": hashes}, allow_nan=False))
+        content["digest"] = digest(content)
+        _put(place, FACTS_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    return str(content["digest"])
+
+
+def _check(
+    members: Sequence[Member], classes: Sequence[str], positive: str, operating_point: OperatingPoint | None
+) -> None:
+    """Refuse parts that do not belong together."""
+    names = [member.name for member in members]
+    if not names or len(set(names)) < len(names) or _SHARED in names or not all(map(_NAME.fullmatch, names)):
+        raise BundleError(
+            f"models named {names}",
+            expected="at least one, each with its own name of letters, digits, dots, dashes; none 'shared'",
+        )
+    if positive not in ("", *classes) or bool(positive) != (operating_point is not None):
+        raise BundleError(
+            f"positive class {positive!r} with operating point {operating_point}",
+            expected=f"one of {', '.join(classes)} with an operating point, or neither",
+        )
+
+
+def _weights_file(name: str) -> str:
+    return f"{WEIGHTS_FOLDER}/{name}.safetensors"
+
+
+def _shared_names(members: Sequence[Member]) -> set[str]:
+    """Name the tensors that are byte-identical in all members; a single member shares nothing."""
+    first, *others = members
+    if not others:
+        return set()
+    return {
+        name
+        for name, tensor in first.state_dict.items()
+        if all(name in m.state_dict and _identical(tensor, m.state_dict[name]) for m in others)
+    }
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _packed(members: Sequence[Member], shared: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Pack one file of weights after the other, so that only one is held in memory."""
+    if shared:
+        yield _weights_file(_SHARED), _pack(members[0].state_dict, shared)
+    for member in members:
+        yield _weights_file(member.name), _pack(member.state_dict, member.state_dict.keys() - shared)
+
+
+def _pack(state: Mapping[str, Tensor], names: Iterable[str]) -> bytes:
+    """Pack tensors; each is copied, since safetensors takes neither tied nor strided ones."""
+    copies = {name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in sorted(names)}
+    return bytes(to_safetensors(copies))
+
+
+def _put(place: Path, name: str, data: bytes) -> str:
+    """Write one file and return its hash."""
+    path = place / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return sha256(data)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Hand out a neighbour, which takes the folder's name at the end, or vanishes if anything goes wrong."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            "this place is taken",
+            expected="a folder that does not exist yet, or an empty one",
+            do="choose another folder, or remove this one",
+            where=str(folder),
+        )
+    neighbour = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        neighbour.mkdir(parents=True)
+        yield neighbour
+        neighbour.replace(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the bundle: {error.strerror or error}",
+            do="free space or choose a folder that you may write to, then run the same command again",
+            where=str(folder),
+        ) from error
+    finally:
+        shutil.rmtree(neighbour, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Grad-CAM: which regions of a picture speak for a class (Selvaraju et al., ICCV 2017).
+
+It must not know how the network was fitted, or what the picture shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tenfold.encoders.contract import Encoder
+from tenfold.errors import EncoderError
+from tenfold.network.network import Network
+
+FloatMaps = NDArray[np.float32]
+
+
+def grad_cam(
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    *,
+    view: str,
+    target: str,
+    index: int,
+    step: int | None = None,
+) -> FloatMaps:
+    """Return heat maps, each scaled so that its highest point is 1.
+
+    Args:
+        network: Any network of this package; its weights, gradients and mode are left as they were.
+        inputs: For each input of the network a float32 tensor (n, channels, h, w) in [0, 1], on the
+            network's device.
+        view: The input whose picture is explained; the others are held as they are.
+        target: The head that is asked.
+        index: The class, as a column of that head's logits.
+        step: The encoder step after which the map is taken; by default the last that still has a map.
+
+    Returns:
+        (n, h, w) float32 in [0, 1], in the frame of the input. A map that is 0 everywhere says that no region
+        speaks for the class.
+
+    Raises:
+        EncoderError: The encoder has no map at that step.
+    """
+    return normalise(raw_grad_cam(network, inputs, view=view, target=target, index=index, step=step))
+
+
+def raw_grad_cam(
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    *,
+    view: str,
+    target: str,
+    index: int,
+    step: int | None = None,
+) -> FloatMaps:
+    """Return the positive part of the weighted maps, in units of the log-odds, not scaled.
+
+    These can be averaged over the models of a bundle; the scaled ones cannot. Arguments, shapes and errors
+    are those of `grad_cam`.
+    """
+    encoder: Encoder = network.encoders[view]
+    # Autograd refuses tensors that were born in inference mode, so the caller's are copied outside of it.
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(network):
+        own = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+        after = last_map(encoder, own[view][:1]) if step is None else step
+        with torch.no_grad():
+            features = encoder(own[view], 0, after)
+        if features.ndim != 4:
+            raise EncoderError(
+                f"no map after step {after} of the encoder, but a tensor of {features.ndim} dimensions",
+                expected="a step whose output is (cases, channels, height, width)",
+                do="leave `step` out, and the last map is taken",
+                where=f"input {view!r}",
+            )
+        features.requires_grad_()
+        logits = network({**own, view: features}, start={view: after})[target]
+        score = log_odds(network.head_specs[target].kind, logits, index).sum()
+        (gradient,) = torch.autograd.grad(score, features)
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        positive = (weights * features).sum(dim=1, keepdim=True).relu()
+        size = own[view].shape[-2:]
+        full = nn.functional.interpolate(positive, size=size, mode="bilinear", align_corners=False)
+        return full[:, 0].detach().cpu().numpy().astype(np.float32)
+
+
+def log_odds(kind: str, logits: Tensor, index: int) -> Tensor:
+    """Return the log-odds of one class, the quantity whose gradient is taken.
+
+    The paper takes the logit. Behind a softmax a logit alone means nothing, for adding the same amount to all
+    of them changes no probability; so there the log of the odds against the other classes is taken. A
+    sigmoid's logit is its log-odds already.
+
+    Args:
+        kind: The head's kind.
+        logits: (n, K).
+        index: The class.
+
+    Returns:
+        (n,).
+    """
+    chosen = logits[:, index]
+    if kind != "softmax":
+        return chosen
+    others = torch.cat([logits[:, :index], logits[:, index + 1 :]], dim=1)
+    return chosen - others.logsumexp(dim=1)
+
+
+def normalise(maps: FloatMaps) -> FloatMaps:
+    """Divide each map by its highest value; a map of zeros stays one.
+
+    Args:
+        maps: (n, h, w), not negative.
+
+    Returns:
+        (n, h, w) in [0, 1].
+    """
+    top = maps.max(axis=(1, 2), keepdims=True)
+    return np.asarray(np.divide(maps, top, out=np.zeros_like(maps), where=top > 0), np.float32)
+
+
+@torch.no_grad()
+def last_map(encoder: Encoder, picture: Tensor) -> int:
+    """Return the last step of an encoder after which there is a map of more than one pixel.
+
+    Args:
+        encoder: The encoder.
+        picture: (1, channels, h, w).
+
+    Raises:
+        EncoderError: There is none.
+    """
+    last, current = 0, picture
+    for step in range(encoder.depth):
+        current = encoder(current, step, step + 1)
+        if current.ndim == 4 and current.shape[-1] * current.shape[-2] > 1:
+            last = step + 1
+    if last == 0:
+        raise EncoderError(
+            "this encoder has no step that yields a map",
+            expected="at least one block whose output is (cases, channels, height, width)",
+        )
+    return last
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation and every part of it back afterwards."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,114 @@
+"""The model card: what a bundle is, for whom it is not, how well it did, in Markdown.
+
+It must not know files beyond the two mappings it is given, nor anything of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tenfold.report.load import load, readable
+from tenfold.report.words import METRICS, NOT_PROVIDED, RESEARCH_ONLY, joined, metric_label, with_interval
+from tenfold.types import Estimate
+
+
+def card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the model card as headings with their lines.
+
+    Args:
+        run: run.json.
+        evaluation: evaluation.json, `{target: {arm: {metric: estimate}}}`.
+
+    Returns:
+        (heading, lines), the banner first. What only the author can know says NOT PROVIDED.
+    """
+    target = run.get("target") or {}
+    arm = str(run.get("proposed") or "")
+    a = (run.get("arms") or {}).get(arm) or {}
+    classes = [str(c) for c in target.get("classes") or []]
+    return [
+        ("Warning", [f"{RESEARCH_ONLY}. It must not be the reason for, or against, treating anybody."]),
+        (
+            "What it is",
+            [
+                f"Study: {run.get('title') or NOT_PROVIDED}",
+                f"Predicts: {target.get('name') or '?'}, one of {joined(classes) or '?'}; "
+                f"positive: {target.get('positive') or 'none'}",
+                f"Network: {a.get('network') or '?'}; encoder {a.get('encoder') or '?'}; starting weights "
+                f"{a.get('weights') or '?'}; input {a.get('size') or '?'} px; parameters {a.get('parameters') or '?'}",
+                f"Training stages: {joined([str(s) for s in a.get('stages') or []]) or '?'}",
+                f"Operating point: {run.get('operating_rule') or '?'}, chosen on inner data, frozen",
+                f"Made by tenfold {run.get('tenfold') or '?'} on {run.get('started') or '?'}, seed {run.get('seed')}",
+            ],
+        ),
+        ("Performance", _performance(evaluation.get(str(target.get("name"))) or {}, arm)),
+        ("Made from", _made_from(run)),
+        ("Known flaws and limits", _limits(run, a)),
+        ("Intended use, users and groups it was not tried on", [NOT_PROVIDED]),
+        ("Ethics, licence and contact", [NOT_PROVIDED]),
+        ("Fingerprints", [f"{k}: {v}" for k, v in (run.get("hashes") or {}).items()] or ["none recorded"]),
+    ]
+
+
+def model_card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Return the model card as Markdown: the README of a bundle.
+
+    Args:
+        run: run.json.
+        evaluation: evaluation.json.
+    """
+    parts = [f"# Model card: {_one_line(run.get('title') or 'untitled study')}"]
+    for heading, lines in card(run, evaluation):
+        parts += [f"## {heading}", "\n".join(f"- {_one_line(line)}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_model_card(run: Path) -> str:
+    """Return the model card of a run folder as Markdown.
+
+    Raises:
+        OutputError: The folder has no readable run.json.
+    """
+    held = load(run)
+    return model_card(held.facts, held.evaluation)
+
+
+def _one_line(text: Any) -> str:
+    """Keep foreign text from starting a heading, a list or a tag of its own."""
+    return " ".join(str(text).split()).replace("<", "&lt;")
+
+
+def _performance(arms: Mapping[str, Any], arm: str) -> list[str]:
+    """Return one line a metric, core set first, with interval, n and method."""
+    found = arms.get(arm) or {}
+    names = [n for n in METRICS if n in found] + [n for n in found if n not in METRICS]
+    lines = []
+    for name in names:
+        if readable(found[name]):
+            e = Estimate.from_dict(found[name])
+            note = (
+                "; improper: not for choosing a model" if name in METRICS and METRICS[name].group == "improper" else ""
+            )
+            lines.append(f"{metric_label(name)}: {with_interval(e)}; n = {e.n}; {e.method}{note}")
+    return lines or ["No performance was measured."]
+
+
+def _made_from(run: Mapping[str, Any]) -> list[str]:
+    """Say the data and the division."""
+    v = run.get("validation") or {}
+    told = [f"{k} {v[k]}" for k in ("folds", "repeats", "inner", "holdout", "by", "calibration") if k in v]
+    lines = [f"Validation: {', '.join(told)}"] if told else []
+    if run.get("simulated"):
+        lines.insert(0, "Data: SIMULATED patients. It has never seen a real film.")
+    return lines or ["The run does not say."]
+
+
+def _limits(run: Mapping[str, Any], arm: Mapping[str, Any]) -> list[str]:
+    """Say what is known to be wrong with it."""
+    lines = [str(flaw) for flaw in arm.get("flaws") or []]
+    if not any(o.get("what") == "external" for o in run.get("opened") or []):
+        lines.append("No external validation is recorded here: expect less at another hospital.")
+    lines.append("A heat map shows where the model looked, not where disease is.")
+    return lines

@@ -1,0 +1,175 @@
+"""The report: one self-contained HTML page and its figures, from the files of a run.
+
+It must not know torch, statistics, or how a run came about; a part that is missing is said to be missing.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tenfold.report import checklists, look, methods_text, tables, words
+from tenfold.report.figures import FIGURES
+from tenfold.report.load import Run, load
+from tenfold.report.model_card import card
+from tenfold.report.published import papers, published
+from tenfold.types import write_atomically
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page wants it: markup and caption, or why there is none."""
+
+    svg: Markup
+    caption: str
+    missing: str = ""
+
+
+# What the page says in place of a figure whose files are not there.
+ABSENT = {
+    "answer": "No AUC was estimated, so there is nothing to draw.",
+    "flow": "No flow chart: cohort.json is missing or empty.",
+    "roc": "No ROC curve: curves.json holds none.",
+    "calibration": "No calibration plot: curves.json holds none for the proposed arm.",
+    "decision": "No decision curve: curves.json holds none for the proposed arm.",
+    "probabilities": "No probabilities by class: the predictions file is missing or names no positive class.",
+    "confusion": "No confusion matrices: curves.json holds none.",
+    "forest": "No arm has an AUC.",
+    "folds": "No results by fold: folds.json is missing, as it is for an external validation.",
+    "training": "No training curves: this run trained nothing, or kept no history of it.",
+    "randomisation": "The heat maps were not checked by weight randomisation in this run.",
+}
+
+
+def write_report(run: Path) -> Path:
+    """Draw the figures of a run and write its report.
+
+    Args:
+        run: Folder of `tenfold run` or `tenfold evaluate`.
+
+    Returns:
+        The page, `report.html` in that folder. The same files give the same bytes.
+
+    Raises:
+        OutputError: There is no readable run.json, or the folder cannot be written.
+    """
+    held = load(run)
+    figures = {name: _figure(held, name) for name in FIGURES}
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("template.html").render(_context(held, figures))
+    place = run / "report.html"
+    write_atomically(place, page)
+    return place
+
+
+def _asset(name: str) -> str:
+    return resources.files("tenfold.report").joinpath(name).read_text("utf-8")
+
+
+def _figure(run: Run, name: str) -> Figure:
+    """Draw one figure into the run folder; a file that holds the wrong shape costs this figure only."""
+    with look.settings():
+        try:
+            drawn = FIGURES[name](run)
+            if drawn is None:
+                return Figure(Markup(), "", ABSENT[name])
+            look.settle(drawn.figure)
+            svg, png = look.svg_file(drawn.figure), look.png(drawn.figure)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            return Figure(Markup(), "", f"The figure “{name}” could not be drawn from the run's files ({reason}).")
+    write_atomically(run.folder / "figures" / f"{name}.svg", svg)
+    write_atomically(run.folder / "figures" / f"{name}.png", png)
+    said = str(escape(drawn.alt or drawn.caption))
+    return Figure(Markup(look.svg_inline(svg, f"fig-{name}", said)), drawn.caption)
+
+
+def _picture(run: Run, name: Any) -> str:
+    """Return a picture of the run folder as data URI; empty where it is missing or lies outside."""
+    place = run.inside(name)
+    kinds = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    if place is None or place.suffix.lower() not in kinds:
+        return ""
+    return f"data:image/{kinds[place.suffix.lower()]};base64,{base64.b64encode(place.read_bytes()).decode('ascii')}"
+
+
+def _cases(run: Run, right: bool) -> list[dict[str, str]]:
+    """Return the explained cases that went right, or wrong."""
+    return [
+        {
+            "case": str(c.get("case", "?")),
+            "patient": str(c.get("patient", "?")),
+            "label": str(c.get("label", "?")),
+            "decision": str(c.get("decision", "?")),
+            "probability": words.number(c.get("probability"), 2),
+            "film": _picture(run, c.get("film")),
+            "overlay": _picture(run, c.get("overlay")),
+        }
+        for c in run.explanations.get("cases") or []
+        if bool(c.get("right")) == right
+    ]
+
+
+def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
+    """Gather everything that the template names."""
+    system = published(str(run.facts.get("system") or ""))
+    return {
+        "css": Markup(_asset("style.css")),
+        "run": run,
+        "title": str(run.facts.get("title") or "Untitled study"),
+        "banner": words.RESEARCH_ONLY,
+        "answer": words.answer(run),
+        "simulated": words.ceiling(run) is not None or bool(run.facts.get("simulated")),
+        "population": words.population(run),
+        "division": words.division(run),
+        "rule": words.rule(run),
+        "problems": [*run.problems, *checklists.author_problems(run)],
+        "failed": tables.failed(run),
+        "flaws": tables.flaws(run),
+        "counted": tables.counted(run),
+        "figures": figures,
+        "tables": {
+            "cohort": tables.cohort(run),
+            "findings": tables.findings(run),
+            "core": tables.group(run, "core", "The core set and its companions, proposed arm."),
+            "operating": tables.group(run, "operating", "At the frozen operating point, proposed arm."),
+            "improper": tables.group(run, "improper", "Improper measures at the frozen operating point, proposed arm."),
+            "published": tables.beside_published(run),
+            "others": tables.others_published(run),
+            "prevalence": tables.prevalence(run),
+            "arms": tables.arms(run),
+            "differences": tables.differences(run),
+            "operating_points": tables.operating_points(run),
+            "stages": tables.stages(run),
+            "sanity": tables.sanity(run),
+            "conditions": tables.conditions(run),
+            "versions": tables.pairs("Versions.", ("Package", "Version"), run.facts.get("versions")),
+            "hashes": tables.pairs("Hashes (SHA-256).", ("Of", "Hash"), run.facts.get("hashes")),
+            "timings": tables.timings(run),
+        },
+        "published": system,
+        "right": _cases(run, True),
+        "wrong": _cases(run, False),
+        "feature_maps": [
+            {"layer": str(m.get("layer", "?")), "picture": _picture(run, m.get("file"))}
+            for m in run.explanations.get("feature_maps") or []
+        ],
+        "methods": methods_text.paragraphs(run),
+        "references": methods_text.cited(run),
+        "card": card(run.facts, run.evaluation),
+        "checklists": [checklists.fill(run, key) for key in checklists.CHECKLISTS],
+        "papers": papers(),
+        "not_provided": words.NOT_PROVIDED,
+    }

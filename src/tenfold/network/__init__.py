@@ -1,0 +1,11 @@
+"""The model that joins the parts: encoders, fusion, heads.
+
+It must not know patients, training or files.
+"""
+
+from __future__ import annotations
+
+from tenfold.network.heads import HeadSpec
+from tenfold.network.network import Network
+
+__all__ = ["HeadSpec", "Network"]

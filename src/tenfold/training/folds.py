@@ -1,0 +1,110 @@
+"""One fold: fit on its training part, decide on its inner part, then predict cases whose labels it never had.
+
+It must not know the study file, other folds or statistics beyond calibration and the operating point. A finished fold
+is a folder that is there whole or not at all, so a killed run goes on with the first one missing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tenfold.network.network import Network
+from tenfold.training.loop import predict_scores
+from tenfold.training.sources import Pictures
+from tenfold.training.stages import Material, Stage, run_stages, source_for
+from tenfold.types import FloatArray, IntArray, write_atomically
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold of one arm gave.
+
+    Attributes:
+        inner_scores: (views, m, classes) logits of the inner part.
+        test_scores: (views, n, classes) logits of the cases that were kept from it.
+        fits: One summary a stage: name, best_epoch, history.
+        weights: File with the network's state.
+    """
+
+    inner_scores: FloatArray
+    test_scores: FloatArray
+    fits: tuple[Mapping[str, Any], ...]
+    weights: Path
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Load the fitted network's state."""
+        return load(self.weights.read_bytes())
+
+
+def run_fold(
+    folder: Path,
+    build: Callable[[], Network],
+    stages: Sequence[tuple[Stage, Material]],
+    *,
+    test: IntArray,
+    pictures: Pictures,
+    views: int,
+    seed: int,
+    cache: Path,
+    autocast: torch.dtype = torch.float32,
+    progress: Callable[[str, int, int, float], None] | None = None,
+) -> FoldResult:
+    """Run one fold, or read it back if it is already there.
+
+    Args:
+        folder: Where its results go.
+        build: Makes the network as the source stages left it.
+        stages: The stages on the study's own patients, with this fold's training and inner part.
+        test: Rows to predict. Their labels are nowhere among the arguments.
+        pictures: Of all cases.
+        views: Test-time views.
+        seed: Of this fold.
+        cache: For outputs of frozen layers.
+        autocast: torch.float32 or torch.bfloat16.
+        progress: As for `run_stages`.
+
+    Returns:
+        Scores, histories and where the weights are.
+    """
+    done = folder / "done.json"
+    if not done.is_file():
+        network = build()
+        fits = run_stages(
+            network, stages, seed=seed, cache=cache, checkpoints=folder / "checkpoints", autocast=autocast,
+            progress=progress,
+        )  # fmt: skip
+        target = stages[-1][0].target
+        source = source_for(network, pictures, cache, stages[-1][0].variants, autocast)
+
+        def scores(rows: IntArray) -> FloatArray:
+            return np.stack(
+                [predict_scores(network, source, rows, target, view_index=k, autocast=autocast) for k in range(views)]
+            )
+
+        tensors = {"inner": scores(stages[-1][1].inner), "test": scores(test)}
+        state = {name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()}
+        write_atomically(folder / "weights.safetensors", save(state))
+        write_atomically(
+            folder / "scores.safetensors",
+            save({name: torch.from_numpy(values) for name, values in tensors.items()}),
+        )
+        summary = [{"name": stage.name, **asdict(f)} for (stage, _), f in zip(stages, fits, strict=True)]
+        write_atomically(done, json.dumps(summary))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    stored = load((folder / "scores.safetensors").read_bytes())
+    return FoldResult(
+        inner_scores=stored["inner"].numpy(),
+        test_scores=stored["test"].numpy(),
+        fits=tuple(json.loads(done.read_text("utf-8"))),
+        weights=folder / "weights.safetensors",
+    )

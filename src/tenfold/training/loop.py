@@ -1,0 +1,306 @@
+"""The one loop: an epoch is a permutation, a batch is a forward, a backward and a step.
+
+It must not know patients, files of a study, or the test fold: it is handed a part to fit and a part to decide on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from tenfold.errors import TrainingError
+from tenfold.network.network import Network
+from tenfold.training.checkpoint import Checkpoint
+from tenfold.training.device import seed_for
+from tenfold.training.losses import LOSSES, class_weights
+from tenfold.training.sources import Part, Source
+from tenfold.types import FloatArray, IntArray
+
+_EVALUATION_BATCH = 64
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stage is trained; the keys of the study file's [training], which documents them."""
+
+    thaw: str | int = "all"
+    epochs: int = 20
+    batch: int = 32
+    rate: float = 1e-3
+    encoder_rate: float = 3e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"
+    plateau_patience: int = 6
+    plateau_factor: float = 0.1
+    monitor: str = "loss"
+    patience: int = 0
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+    averaging: float = 0.0
+    norm: str = "learn"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a stage's training gave.
+
+    Attributes:
+        history: One entry an epoch: epoch, train_loss, inner_loss, inner_auc, inner_accuracy, rate.
+        best_epoch: The epoch whose weights were kept, from 1.
+    """
+
+    history: tuple[Mapping[str, float], ...]
+    best_epoch: int
+
+
+def fit(
+    network: Network,
+    *,
+    target: str,
+    train: Part,
+    inner: Part,
+    recipe: Recipe,
+    seed: int,
+    autocast: torch.dtype = torch.float32,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Fit:
+    """Fit the thawed parameters; the network is left with the weights of its best epoch on the inner part.
+
+    Args:
+        network: Already thawed as the recipe says.
+        target: Which head is fitted.
+        train: What is fitted on.
+        inner: What stopping and the choice of the epoch are decided on.
+        recipe: Rates, epochs, schedule.
+        seed: Of the order, the dropout and the augmentation.
+        autocast: torch.float32 or torch.bfloat16.
+        checkpoint: A file that lets a killed fit go on where it was, with the same result.
+        progress: Called after each epoch with (epoch, epochs, inner loss).
+
+    Returns:
+        The history and the best epoch.
+
+    Raises:
+        TrainingError: The loss is no longer a number.
+    """
+    kind = network.head_specs[target].kind
+    weights = class_weights(kind, train.labels) if recipe.class_weights else None
+    optimizer = _optimizer(network, recipe)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    learned = {name: p for name, p in network.state_dict(keep_vars=True).items() if _learns(network, name)}
+    average = {name: p.detach().clone() for name, p in learned.items()} if recipe.averaging else learned
+    saved = Checkpoint(checkpoint, optimizer, learned, average)
+    history: list[dict[str, float]] = saved.restore()
+    device_type = next(network.parameters()).device.type
+
+    for epoch in range(len(history), recipe.epochs):
+        factor = rate_factor(recipe, epoch, history)
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * factor
+        torch.manual_seed(seed_for(seed, "dropout", epoch))
+        network.train()
+        if recipe.norm == "frozen":
+            _hold_norms(network)
+        total = 0.0
+        for picks in batches(len(train), recipe.batch, seed_for(seed, "order", epoch)):
+            inputs = train.batch(picks, epoch=epoch)
+            with torch.autocast(device_type, autocast, autocast != torch.float32):
+                logits = network(inputs, train.source.start)[target].float()
+            labels = train.labels[torch.from_numpy(picks)].to(logits.device)
+            loss = LOSSES[kind](
+                logits, labels, None if weights is None else weights.to(logits.device), recipe.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(picks)
+            if recipe.averaging:
+                _average(average, learned, recipe.averaging)
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"the loss is no longer a number in epoch {epoch + 1}",
+                do=f"lower rate ({recipe.rate:g}) and encoder_rate ({recipe.encoder_rate:g}) of this stage",
+            )
+        with _Swapped(learned, average):
+            judged = _judge(network, target, kind, inner, autocast)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "train_loss": total / len(train),
+                    **judged,
+                    "rate": recipe.rate * factor,
+                }
+            )
+            if best_epoch(history, recipe.monitor) == epoch + 1:
+                saved.remember_best()
+        if progress:
+            progress(epoch + 1, recipe.epochs, judged["inner_loss"])
+        saved.write(history)
+        if recipe.patience and epoch + 1 - best_epoch(history, recipe.monitor) >= recipe.patience:
+            break
+    saved.load_best()
+    network.eval()
+    return Fit(tuple(history), best_epoch(history, recipe.monitor))
+
+
+def predict_scores(
+    network: Network,
+    source: Source,
+    rows: IntArray,
+    target: str,
+    *,
+    view_index: int = 0,
+    autocast: torch.dtype = torch.float32,
+) -> FloatArray:
+    """Return what calibration takes of some cases, float64 (n, classes)."""
+    logits = _logits(network, source, rows, target, view_index=view_index, autocast=autocast)
+    return network.to_scores(target, logits)
+
+
+def _logits(
+    network: Network,
+    source: Source,
+    rows: IntArray,
+    target: str,
+    *,
+    view_index: int = 0,
+    batch: int = _EVALUATION_BATCH,
+    autocast: torch.dtype = torch.float32,
+) -> Tensor:
+    network.eval()
+    device_type = next(network.parameters()).device.type
+    parts = []
+    with torch.inference_mode(), torch.autocast(device_type, autocast, autocast != torch.float32):
+        for start in range(0, len(rows), batch):
+            inputs = source.batch(rows[start : start + batch], view_index=view_index)
+            parts.append(network(inputs, source.start)[target].float().cpu())
+    return torch.cat(parts).double()
+
+
+def batches(n: int, size: int, seed: int) -> list[IntArray]:
+    """Divide a permutation into batches that differ by one at most, so that none is too small for batch norm."""
+    order = np.random.default_rng(seed).permutation(n)
+    return list(np.array_split(order, max(1, math.ceil(n / size))))
+
+
+def rate_factor(recipe: Recipe, epoch: int, history: Sequence[Mapping[str, float]]) -> float:
+    """Return what the base rates are multiplied with in an epoch (from 0): a function of the past alone.
+
+    `cosine` falls to zero over the stage; `plateau` is multiplied with its factor whenever the inner part has brought
+    nothing for `plateau_patience` epochs (Keras' ReduceLROnPlateau as used by Liang & Zheng 2020).
+    """
+    if recipe.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * epoch / recipe.epochs))
+    if recipe.schedule == "constant":
+        return 1.0
+    factor, waited = 1.0, 0
+    for done in range(1, len(history) + 1):
+        waited = 0 if best_epoch(history[:done], recipe.monitor) == done else waited + 1
+        if waited >= recipe.plateau_patience:
+            factor, waited = factor * recipe.plateau_factor, 0
+    return factor
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], monitor: str) -> int:
+    """Return the first epoch (from 1) that is best on the inner part."""
+    values = [entry["inner_loss"] if monitor == "loss" else -entry[f"inner_{monitor}"] for entry in history]
+    return int(np.argmin(values)) + 1 if not np.isnan(values).all() else len(values)
+
+
+def _hold_norms(network: Network) -> None:
+    """Let norm layers use the statistics they came with: a few hundred films estimate worse ones."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = []
+    for of_encoder, rate in ((True, recipe.encoder_rate), (False, recipe.rate)):
+        for decays in (True, False):
+            # biases and norm layers are not shrunk: they hold scales, not evidence
+            chosen = [
+                p
+                for name, p in network.named_parameters()
+                if p.requires_grad and name.startswith("encoder_list.") == of_encoder and (p.ndim > 1) == decays
+            ]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+    return OPTIMIZERS[recipe.optimizer](groups)
+
+
+def _learns(network: Network, name: str) -> bool:
+    """Tell whether a tensor of the state changes in training: thawed parameters and their norm statistics."""
+    parameters = dict(network.named_parameters())
+    if name in parameters:
+        return parameters[name].requires_grad
+    module = network.get_submodule(name.rpartition(".")[0])
+    return any(p.requires_grad for p in module.parameters(recurse=False))
+
+
+def _average(average: dict[str, Tensor], learned: dict[str, Tensor], decay: float) -> None:
+    with torch.no_grad():
+        for name, tensor in learned.items():
+            if tensor.is_floating_point():
+                average[name].lerp_(tensor.detach(), 1.0 - decay)
+            else:
+                average[name].copy_(tensor)
+
+
+class _Swapped:
+    """While entered, the network has the averaged weights."""
+
+    def __init__(self, learned: dict[str, Tensor], average: dict[str, Tensor]) -> None:
+        self._learned, self._average = learned, average
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        if self._average is self._learned:
+            return
+        with torch.no_grad():
+            for name, tensor in self._learned.items():
+                held = tensor.detach().clone()
+                tensor.copy_(self._average[name])
+                self._average[name].copy_(held)
+
+
+def _judge(network: Network, target: str, kind: str, part: Part, autocast: torch.dtype) -> dict[str, float]:
+    """Return loss, AUC (mean over columns that have both classes) and accuracy on the inner part."""
+    logits = _logits(network, part.source, part.rows, target, autocast=autocast)
+    loss = float(LOSSES[kind](logits, part.labels.double(), None, 0.0))
+    labels = part.labels.numpy()
+    if kind == "multilabel":
+        columns = [(labels[:, k], logits[:, k].numpy()) for k in range(labels.shape[1])]
+    else:
+        columns = [(labels, (logits[:, -1] - logits[:, 0]).numpy())]
+    aucs, hits = [], []
+    for truth, value in columns:
+        known = ~np.isnan(truth)
+        hits.append((value[known] > 0) == truth[known])
+        if len(np.unique(truth[known])) == 2:
+            aucs.append(float(roc_auc_score(truth[known], value[known])))
+    return {
+        "inner_loss": loss,
+        "inner_auc": float(np.mean(aucs)) if aucs else math.nan,
+        "inner_accuracy": float(np.concatenate(hits).mean()),
+    }

@@ -1,0 +1,228 @@
+"""Where batches come from: pictures, or the outputs of layers that no longer change.
+
+It must not know labels. A part of the patients is handed to the loop as a `Part`, which reaches its own rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tenfold.errors import OutputError
+from tenfold.network.network import Network
+from tenfold.network.views import view
+from tenfold.training.augment import Augmentation
+from tenfold.training.device import seed_for
+from tenfold.training.store import PixelStore
+from tenfold.types import FloatArray, IntArray
+
+_CHUNK = 64
+
+
+class Source(Protocol):
+    """Gives the tensors of some cases.
+
+    Attributes:
+        start: From which step of each encoder its tensor goes on.
+    """
+
+    start: Mapping[str, int]
+
+    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
+        """Return one tensor an input; changed at random where an epoch is given, else as deterministic view."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the patients: all that the code that fits may reach.
+
+    Attributes:
+        source: Gives tensors.
+        rows: (n,) its rows in the source.
+        labels: (n,) class indices or (n, columns) of 0 and 1, float32, NaN where unknown.
+    """
+
+    source: Source
+    rows: IntArray
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, picks: IntArray, *, epoch: int | None = None) -> dict[str, Tensor]:
+        """Return the tensors of some of its members."""
+        return self.source.batch(self.rows[picks], epoch=epoch)
+
+
+class Pictures:
+    """Batches of pictures from the store, augmented on the tensor.
+
+    Args:
+        stores: For each input, its store and the store's row of every case.
+        augmentation: Random changes in training.
+        seed: Of the augmentation.
+        device: Where the tensors go.
+    """
+
+    def __init__(
+        self,
+        stores: Mapping[str, tuple[PixelStore, IntArray]],
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.stores, self.augmentation, self.seed, self.device = stores, augmentation, seed, device
+        self.start: Mapping[str, int] = dict.fromkeys(stores, 0)
+        self.cases = len(next(iter(stores.values()))[1])
+        self._epoch: int | None = None
+        self._draws: FloatArray = np.empty((0, 0))
+
+    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
+        """Return float32 (n, channels, side, side) in [0, 1] for each input."""
+        return {name: self.pictures(name, rows, epoch, view_index) for name in self.stores}
+
+    def pictures(self, name: str, rows: IntArray, epoch: int | None, view_index: int = 0) -> Tensor:
+        """Return the pictures of one input."""
+        store, places = self.stores[name]
+        raw = torch.from_numpy(store.take(places[rows])).to(self.device)
+        pictures = raw.to(torch.float32).div_(255.0)
+        if epoch is None:
+            pictures = view(pictures, view_index)
+        else:
+            if epoch != self._epoch:
+                self._epoch, self._draws = (
+                    epoch,
+                    self.augmentation.draws(seed_for(self.seed, epoch), self.cases),
+                )
+            noise_seed = seed_for(self.seed, epoch, name, int(rows[0]))
+            pictures = self.augmentation.apply(pictures, self._draws, rows, noise_seed)
+        return pictures.contiguous(memory_format=torch.channels_last)
+
+
+class FrozenOutputs:
+    """Outputs of an encoder's frozen steps, computed once a picture and variant and shared by whoever comes next.
+
+    Whole chunks of fixed rows are computed at a time, so a row's numbers do not depend on who asked first: a run that
+    was killed and resumed reads the same bytes as one that was not.
+
+    Args:
+        network: Its thawed state decides which steps are frozen.
+        pictures: Where pictures come from.
+        folder: Where outputs are kept.
+        variants: How many variants of a picture training draws from; the first is the picture itself.
+        autocast: Precision of the frozen steps.
+    """
+
+    def __init__(
+        self, network: Network, pictures: Pictures, folder: Path, *, variants: int, autocast: torch.dtype
+    ) -> None:
+        self._network, self._pictures, self._variants, self._autocast = network, pictures, variants, autocast
+        self.start: Mapping[str, int] = {name: network.frozen(name) for name in pictures.stores}
+        self._folders = {
+            name: folder / _digest(network, name, step, pictures) for name, step in self.start.items() if step
+        }
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
+        """Return float32 frozen outputs, or pictures for an input of which nothing is frozen."""
+        if epoch is None:
+            variant = np.full(len(rows), view_index)
+            kind = "view"
+        else:
+            variant = (rows + epoch) % self._variants
+            kind = "augmented"
+        return {
+            name: self._outputs(name, rows, kind, variant)
+            if step
+            else self._pictures.pictures(name, rows, epoch, view_index)
+            for name, step in self.start.items()
+        }
+
+    def _outputs(self, name: str, rows: IntArray, kind: str, variant: IntArray) -> Tensor:
+        if kind == "augmented":
+            plain = variant == 0
+            parts = [(np.flatnonzero(plain), "view", 0)]
+            parts += [(np.flatnonzero(variant == v), kind, v) for v in range(1, self._variants)]
+        else:
+            parts = [(np.arange(len(rows)), kind, int(variant[0]) if len(variant) else 0)]
+        out: NDArray[np.float16] | None = None
+        for places, part_kind, v in parts:
+            if len(places) == 0:
+                continue
+            taken = self._take(name, rows[places], part_kind, v)
+            if out is None:
+                out = np.empty((len(rows), *taken.shape[1:]), np.float16)
+            out[places] = taken
+        assert out is not None
+        tensor = torch.from_numpy(out).to(self._pictures.device).to(torch.float32)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+    def _take(self, name: str, rows: IntArray, kind: str, variant: int) -> NDArray[np.float16]:
+        folder = self._folders[name] / f"{kind}-{variant}"
+        outputs = []
+        order = np.argsort(rows, kind="stable")
+        chunks = rows[order] // _CHUNK
+        for chunk in np.unique(chunks):
+            block = self._chunk(folder, name, int(chunk), kind, variant)
+            outputs.append(block[rows[order][chunks == chunk] - chunk * _CHUNK])
+        taken = np.concatenate(outputs)
+        back = np.empty_like(taken)
+        back[order] = taken
+        return back
+
+    def _chunk(self, folder: Path, name: str, chunk: int, kind: str, variant: int) -> NDArray[np.float16]:
+        path = folder / f"{chunk:06d}.npy"
+        if not path.is_file():
+            rows = np.arange(chunk * _CHUNK, min((chunk + 1) * _CHUNK, self._pictures.cases))
+            block = self._compute(name, rows, kind, variant)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".part")
+                with temporary.open("wb") as handle:
+                    np.save(handle, block, allow_pickle=False)
+                temporary.replace(path)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot keep the outputs of frozen layers: {error.strerror or error}",
+                    do='free space, or thaw = "all", which keeps none',
+                    where=str(folder),
+                ) from error
+        # mapped only while rows are copied out of it: memory stays that of one batch
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def _compute(self, name: str, rows: IntArray, kind: str, variant: int) -> NDArray[np.float16]:
+        epoch, view_index = (variant, 0) if kind == "augmented" else (None, variant)
+        pictures = self._pictures.pictures(name, rows, epoch, view_index)
+        encoder = self._network.encoders[name]
+        training = encoder.training
+        encoder.eval()
+        device = self._pictures.device.type
+        with torch.inference_mode(), torch.autocast(device, self._autocast, self._autocast != torch.float32):
+            outputs = encoder(pictures, 0, self.start[name])
+        encoder.train(training)
+        limit = float(np.finfo(np.float16).max)
+        return outputs.float().clamp(-limit, limit).contiguous().cpu().numpy().astype(np.float16)
+
+
+def _digest(network: Network, name: str, step: int, pictures: Pictures) -> str:
+    """Name the frozen outputs by everything that decides them: weights, pictures, augmentation."""
+    digest = hashlib.sha256(f"{name}|{step}|{pictures.augmentation}|{pictures.seed}".encode())
+    store, rows = pictures.stores[name]
+    digest.update(str(store.folder).encode() + rows.tobytes())
+    encoder = network.encoders[name]
+    # the spec tells networks apart whose weights agree: dilation, mean and deviation are in no tensor
+    digest.update(json.dumps(encoder.spec, sort_keys=True).encode())
+    for module in encoder.steps[:step]:
+        for key, tensor in sorted(module.state_dict().items()):
+            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:20]

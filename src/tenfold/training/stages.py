@@ -1,0 +1,117 @@
+"""A chain of stages: each hands its encoders to the next and leaves its heads behind.
+
+It must not know study files, folds or what an arm is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tenfold.network.heads import HeadSpec
+from tenfold.network.network import Network
+from tenfold.training.device import seed_for
+from tenfold.training.loop import Fit, Recipe, fit
+from tenfold.training.sources import FrozenOutputs, Part, Pictures, Source
+from tenfold.types import IntArray
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a stage learns from: the pictures of one cohort and the part of it that may be fitted on.
+
+    Attributes:
+        pictures: Of all cases of that cohort.
+        train: (n,) rows fitted on.
+        train_labels: float32 tensor, (n,) or (n, columns).
+        inner: (m,) rows decided on.
+        inner_labels: Likewise.
+    """
+
+    pictures: Pictures
+    train: IntArray
+    train_labels: torch.Tensor
+    inner: IntArray
+    inner_labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: Its name.
+        target: Name of its head.
+        head: The head's form; None goes on with the head that is there.
+        recipe: How it is trained.
+        variants: Variants a picture where the lower blocks are frozen.
+    """
+
+    name: str
+    target: str
+    head: HeadSpec | None
+    recipe: Recipe
+    variants: int = 4
+
+
+def source_for(network: Network, pictures: Pictures, folder: Path, variants: int, autocast: torch.dtype) -> Source:
+    """Return pictures as they are, or the kept outputs of whatever part of the network no longer learns."""
+    if any(network.frozen(name) for name in pictures.stores):
+        return FrozenOutputs(network, pictures, folder, variants=variants, autocast=autocast)
+    return pictures
+
+
+def run_stages(
+    network: Network,
+    stages: Sequence[tuple[Stage, Material]],
+    *,
+    seed: int,
+    cache: Path,
+    checkpoints: Path | None,
+    autocast: torch.dtype = torch.float32,
+    progress: Callable[[str, int, int, float], None] | None = None,
+) -> tuple[Fit, ...]:
+    """Run stages one after the other on a network, in place.
+
+    Args:
+        network: With its encoders as the stages before have left them.
+        stages: Each with what it learns from.
+        seed: From which each stage derives its own.
+        cache: Where outputs of frozen layers are kept.
+        checkpoints: Folder for checkpoints; None keeps none.
+        autocast: torch.float32 or torch.bfloat16.
+        progress: Called after each epoch with (stage, epoch, epochs, inner loss).
+
+    Returns:
+        One fit a stage.
+
+    Raises:
+        TrainingError: A loss is no longer a number.
+    """
+    fits = []
+    device = next(network.parameters()).device
+    for stage, material in stages:
+        own_seed = seed_for(seed, stage.name)
+        if stage.head is not None:
+            torch.manual_seed(seed_for(own_seed, "head"))
+            network.replace_heads({stage.target: stage.head})
+            network.to(device)
+        network.thaw(stage.recipe.thaw)
+        source = source_for(network, material.pictures, cache, stage.variants, autocast)
+        fits.append(
+            fit(
+                network,
+                target=stage.target,
+                train=Part(source, material.train, material.train_labels),
+                inner=Part(source, material.inner, material.inner_labels),
+                recipe=stage.recipe,
+                seed=own_seed,
+                autocast=autocast,
+                checkpoint=checkpoints / f"{stage.name}.safetensors" if checkpoints else None,
+                progress=(lambda *at, name=stage.name: progress(name, *at)) if progress else None,
+            )
+        )
+    return tuple(fits)

@@ -9,7 +9,7 @@ import copy
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -130,6 +130,9 @@ class TrainingSection(_Section):
     class_weights: bool = Field(False, description="Weigh the rarer class up in the loss.")
     label_smoothing: Fraction = 0.0
     averaging: Fraction = Field(0.0, description="Decay of the exponential average of the weights; 0: none.")
+    norm: Literal["learn", "frozen"] = Field(
+        "learn", description="'frozen' keeps the norm layers' statistics of thawed blocks as they were transferred."
+    )
 
 
 class StageSection(_Section):
@@ -156,6 +159,7 @@ class StageSection(_Section):
     class_weights: bool | None = None
     label_smoothing: Fraction | None = None
     averaging: Fraction | None = None
+    norm: Literal["learn", "frozen"] | None = None
 
     def training(self, defaults: TrainingSection) -> TrainingSection:
         """Return the stage's full settings: its own over the study's defaults."""
@@ -181,7 +185,7 @@ class ArmSection(_Section):
     """One network to be compared: what differs from the proposed one."""
 
     section: ClassVar[str] = "arms"
-    name: Annotated[str, Field(pattern=r"^[\w .,()+/-]{1,60}$")]
+    name: Annotated[str, Field(pattern=r"^[\w .,:()+/-]{1,60}$")]
     inputs: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Keys of [inputs.<name>] to replace.")
     stages: tuple[str, ...] | None = Field(None, description="Names of the stages it goes through; all if left out.")
     flaws: tuple[str, ...] = Field((), description="Known flaws of a literal reading, printed in the report.")
@@ -323,11 +327,12 @@ class StudyFile(_Section):
         }
 
 
-def read_study(path: Path) -> StudyFile:
+def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> StudyFile:
     """Read a study file and apply its preset.
 
     Args:
         path: A study.toml.
+        changes: Laid over the file, in its own form: {"inputs": {"film": {"size": 150}}}.
 
     Returns:
         The typed study; keys that the file leaves out come from the preset, then from the defaults.
@@ -346,12 +351,81 @@ def read_study(path: Path) -> StudyFile:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"is not valid TOML: {error}", do="mend the line named", where=str(path)) from error
     try:
-        return parse_study(document)
+        return parse_study(_merge(document, changes or {}))
     except StudyError as error:
         line = _line_of(text, error.key) if isinstance(error, _UnknownKey) else ""
         raise StudyError(
             error.came, expected=error.expected, do=error.do, where=error.where or f"{path}{line}"
         ) from None
+
+
+def parse_change(text: str) -> dict[str, Any]:
+    """Read one change of a study from a command line: `validation.folds=5`, `inputs.film.network=vgg16`.
+
+    Raises:
+        StudyError: There is no equals sign in it, or no key before it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise StudyError(f"'{text}' changes nothing", expected="key=value, for example validation.folds=5")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def merge_changes(changes: Iterable[str]) -> dict[str, Any]:
+    """Read several changes; a later one wins."""
+    merged: dict[str, Any] = {}
+    for change in changes:
+        merged = _merge(merged, parse_change(change))
+    return merged
+
+
+def starter_study(suggested: Mapping[str, Any], title: str) -> str:
+    """Return the text of a study file to start from.
+
+    Args:
+        suggested: What an importer knows: "target", "classes", "positive", and where it applies "system",
+            "two_classes" and "findings" (0/1 columns that another study can learn from first).
+        title: Title of the study.
+    """
+    target = {"column": suggested["target"], "classes": list(suggested["classes"])}
+    target |= {"positive": suggested["positive"]} if "positive" in suggested else {}
+    document: dict[str, Any] = {"title": title, "preset": "standard", "seed": 1024, "target": target}
+    if "system" in suggested:
+        document["system"] = suggested["system"]
+    if "two_classes" in suggested:
+        document["cohort"] = {"two_classes": suggested["two_classes"]}
+    text = (
+        "# Every key but the target is optional; all of them stand in docs/reference/study.md.\n"
+        + tomli_w.dumps(document)
+        + _STARTER_INPUT
+    )
+    if "findings" in suggested:
+        columns = json.dumps(list(suggested["findings"]))
+        text += _STARTER_SOURCE.format(columns=columns)
+    return text
+
+
+_STARTER_INPUT = """
+[inputs.film]
+size = 224
+encoder = "image_timm"
+network = "resnet18"  # any network of timm
+weights = "none"      # "imagenet" downloads timm's weights; or the path of a safetensors file
+"""
+_STARTER_SOURCE = """
+# To learn from these films first, put this into the study of your own patients:
+# [[stages]]
+# name = "adult films"
+# cohort = "THIS FOLDER/cohort.csv"
+# task = "multilabel"
+# columns = {columns}
+"""
 
 
 def parse_study(document: Mapping[str, Any]) -> StudyFile:

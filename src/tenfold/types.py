@@ -317,12 +317,9 @@ class PredictionTable:
             )
         column = {name: [row[header.index(name)] for row in body] for name in header}
         probabilities = np.array([[float(p) for p in column[f"p_{c}"]] for c in classes], np.float64).T
-        return cls(
-            **{n: np.array(column[n], dtype=np.str_) for n in _FIXED if n not in ("repeat", "fold")},
-            **{n: np.array(column[n], dtype=np.int64) for n in ("repeat", "fold")},
-            probabilities=probabilities.reshape(len(body), len(classes)),
-            classes=classes,
-        )
+        columns: dict[str, Any] = {n: np.array(column[n], dtype=np.str_) for n in _FIXED}
+        columns |= {n: np.array(column[n], dtype=np.int64) for n in ("repeat", "fold")}
+        return cls(**columns, probabilities=probabilities.reshape(len(body), len(classes)), classes=classes)
 
 
 def write_rows(path: Path, rows: Iterable[Any], row_type: type) -> None:

@@ -213,7 +213,7 @@ def stages(rng: np.random.Generator) -> list[dict[str, Any]]:
                 "epoch": e + 1,
                 "train_loss": end + (start - end) * math.exp(-e / 5) + 0.01 * rng.standard_normal(),
                 "inner_loss": end + 0.05 + (start - end) * math.exp(-e / 6) + 0.02 * rng.standard_normal(),
-                "inner_score": 0.95 - 0.4 * math.exp(-e / 4) + 0.01 * rng.standard_normal(),
+                "inner_auc": 0.95 - 0.4 * math.exp(-e / 4) + 0.01 * rng.standard_normal(),
                 "rate": 1e-3 if e < 12 else 1e-4,
             }
             for e in range(epochs)

@@ -118,9 +118,9 @@ def test_networks_that_differ_in_dilation_alone_share_no_outputs(pictures, tmp_p
         encoder = encoders.build("image_residual_dilated", width=4, depths=(1, 1, 1, 1), dilated=dilated)
         network = Network({"film": encoder}, {"y": HeadSpec("softmax", ("no", "yes"))})
         network.thaw("head")
-        source = FrozenOutputs(network, pictures, tmp_path, variants=1, autocast=torch.float32)
+        source = FrozenOutputs(network, pictures, tmp_path / "kept", variants=1, autocast=torch.float32)
         source.batch(np.array([0]))
-        folders.append({p.name for p in tmp_path.iterdir()})
+        folders.append({p.name for p in (tmp_path / "kept").iterdir()})
     assert len(folders[1]) == 2
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +114,7 @@ class ImageTimm(Encoder):
             EncoderError: timm has no such network.
         """
         _check_name(network)
-        card = timm.get_pretrained_cfg(network)
+        card = _timm().get_pretrained_cfg(network)
         return size if size and card.fixed_input_size else int(card.input_size[-1])
 
 
@@ -149,13 +148,20 @@ def _pool(network: Any, maps: Tensor) -> Tensor:
     return pooled
 
 
+def _timm() -> Any:
+    """The library itself, loaded only where a network is built: it takes seconds, and a cohort needs none."""
+    import timm
+
+    return timm
+
+
 def _where(network: str) -> str:
     return f"encoder image_timm, network '{network}'"
 
 
 def _check_name(network: str) -> None:
-    if not timm.is_model(network):
-        known = timm.list_models()
+    if not _timm().is_model(network):
+        known = _timm().list_models()
         close = difflib.get_close_matches(network, known, n=5)
         raise EncoderError(
             f"timm has no network '{network}'",
@@ -180,7 +186,7 @@ def _is_path(weights: str, network: str) -> bool:
 def _create(network: str, weights: str, size: int) -> Any:
     """The network without its classifier, in eval."""
     _check_name(network)
-    card = timm.get_pretrained_cfg(network)
+    card = _timm().get_pretrained_cfg(network)
     options = {"img_size": size} if size and card.fixed_input_size else {}
     pretrained = weights == "imagenet"
     if pretrained and not card.has_weights:
@@ -190,7 +196,7 @@ def _create(network: str, weights: str, size: int) -> Any:
             where=_where(network),
         )
     try:
-        model = timm.create_model(network, pretrained=pretrained, num_classes=0, **options)
+        model = _timm().create_model(network, pretrained=pretrained, num_classes=0, **options)
     except Exception as error:
         # The hub's client raises many unrelated types when it is out of reach; without it nothing is caught.
         if not pretrained:

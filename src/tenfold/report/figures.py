@@ -440,7 +440,7 @@ def training(run: Run) -> Drawn | None:
         for stage in stages:
             _history(loss, stage, "train_loss", ORANGE)
             _history(loss, stage, "inner_loss", BLUE)
-            _history(score, stage, "inner_score", BLUE)
+            _history(score, stage, "inner_auc", BLUE)
         for axes in (loss, score):
             for best in {s.get("best_epoch") for s in stages if s.get("best_epoch") is not None}:
                 axes.axvline(best, color=INK, alpha=0.35, lw=0.8, ls=(0, (2, 2)))

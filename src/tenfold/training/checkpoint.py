@@ -54,7 +54,7 @@ class Checkpoint:
         """Write the state, unless it was written a moment ago: going on from an earlier epoch gives the same."""
         if self._path is None or time.monotonic() - self._written < _SECONDS_BETWEEN:
             return
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for kind, group in (("learned", self._learned), ("average", self._average), ("best", self._best)):
             tensors |= {f"{kind}/{name}": tensor for name, tensor in group.items()}
         for index, state in self._optimizer.state_dict()["state"].items():

@@ -7,6 +7,7 @@ It must not know how the films are used. The file names are all there is: `perso
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from tenfold.cohort.importers.common import (
@@ -35,7 +36,8 @@ def import_kermany(source: Path, out: Path, *, hardlink: bool = False) -> Import
 
     Numbers recur: `person1` is counted anew for bacteria and virus and in the test folder, `IM-0383` with
     and without `NORMAL2`. Nothing says whether they are the same child, so all films of one number are one
-    patient: children may be joined who are strangers, but none is ever split.
+    patient: children may be joined who are strangers, but none is ever split. A mark of the import stands before
+    the number, so that children of two imports are not taken for the same: see docs/decisions/0004.
 
     Args:
         source: The folder that holds NORMAL and PNEUMONIA, or train, val and test with these inside.
@@ -53,7 +55,10 @@ def import_kermany(source: Path, out: Path, *, hardlink: bool = False) -> Import
     check_out(out)
     folders = _class_folders(source)
     with_parts = any(part for part, _ in folders)
-    films = [_film(path, part, folder.name) for part, folder in folders for path in pictures_in(folder)]
+    found = [(path, part, folder.name) for part, folder in folders for path in pictures_in(folder)]
+    # the numbers start anew in every part of the data set: only within one import do they tell children apart
+    mark = sha256("\n".join(path.name for path, _, _ in found).encode()).hexdigest()[:4]
+    films = [_film(path, part, class_name, mark) for path, part, class_name in found]
     columns = [name for name in _COLUMNS if name != "part" or with_parts]
     cohort = build(films, columns, out, hardlink=hardlink)
     patients = len({film.values["patient"] for film in films})
@@ -73,7 +78,7 @@ def import_kermany(source: Path, out: Path, *, hardlink: bool = False) -> Import
                 "The folders train, val and test are kept in the column 'part'; splits do not follow them.",
             )
         )
-    study = {"target": "diagnosis", "classes": ["normal", "pneumonia"], "positive": "pneumonia"}
+    study = {"target": "diagnosis", "classes": ["normal", "pneumonia"], "positive": "pneumonia", "system": "pneumonia"}
     return Imported(cohort, tuple(notes), study)
 
 
@@ -100,7 +105,7 @@ def _class_folders(source: Path) -> list[tuple[str, Path]]:
     )
 
 
-def _film(path: Path, part: str, class_name: str) -> Film:
+def _film(path: Path, part: str, class_name: str, mark: str) -> Film:
     """One film, all that is known of it read from its name."""
     match = (_NORMAL if class_name == "NORMAL" else _PNEUMONIA).fullmatch(path.stem)
     if match is None:
@@ -111,9 +116,9 @@ def _film(path: Path, part: str, class_name: str) -> Film:
             where=str(path),
         )
     if class_name == "NORMAL":
-        patient, diagnosis, subtype = f"normal{int(match[2]):04d}", "normal", "normal"
+        patient, diagnosis, subtype = f"{mark}-normal{int(match[2]):04d}", "normal", "normal"
     else:
-        patient, diagnosis, subtype = f"person{int(match[1]):04d}", "pneumonia", _SUBTYPE[match[2]]
+        patient, diagnosis, subtype = f"{mark}-person{int(match[1]):04d}", "pneumonia", _SUBTYPE[match[2]]
     prefix = f"{part}-" if part else ""
     values = {"case": prefix + path.stem, "patient": patient, "part": part}
     return Film({**values, "diagnosis": diagnosis, "subtype": subtype}, prefix + path.name, path)

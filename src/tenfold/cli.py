@@ -1,0 +1,372 @@
+"""The command: one verb a stage. It alone talks to a terminal.
+
+It must not know how anything is done; torch is loaded only by the verbs that need it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from tenfold.errors import OutputError, Refusal, StudyError, nearest
+
+if TYPE_CHECKING:
+    from tenfold.bundle import Predictor
+    from tenfold.cohort.audit import Audit
+    from tenfold.study.progress import Progress
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From a small clinical cohort to a diagnostic model its owner can defend. Research use only.",
+)
+error_console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; empty or absent.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but refusals.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a key of the study file: --set validation.folds=5. Can be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines, nothing else.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; all if left out.", min=1)]
+
+
+@app.command(name="import")
+def import_(
+    layout: Annotated[str, typer.Argument(help="The public layout: kermany, nih, folders, medmnist.")],
+    source: Annotated[Path, typer.Argument(help="The folder (or .npz file) as it was downloaded.")],
+    out: Out,
+    hardlink: Annotated[bool, typer.Option(help="Link the pictures instead of copying them.")] = False,
+    patient: Annotated[
+        str, typer.Option(help="For folders: a regular expression with a group (?P<patient>...) for the file name.")
+    ] = "",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a public layout into a cohort.csv and a study.toml."""
+    from tenfold.cohort.importers import importer
+    from tenfold.config import starter_study
+    from tenfold.types import write_atomically
+
+    options: dict[str, Any] = {"hardlink": hardlink} if layout != "medmnist" else {}
+    if patient:
+        options["patient"] = patient
+    done = importer(layout)(source, out, **options)
+    study = out / "study.toml"
+    write_atomically(study, starter_study(done.study, title=f"{layout} films"))
+    _tell(quiet, as_json, {"cohort": str(done.cohort), "study": str(study), "note": [n.message for n in done.notes]})
+
+
+@app.command()
+def check(
+    study: Annotated[Path, typer.Argument(help="A study.toml, or the folder that holds one.")],
+    findings: Annotated[
+        Path | None, typer.Option(help="Where to write findings.csv; beside the study if left out.")
+    ] = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Audit a cohort before anything is fitted; exit code 1 where something must be mended."""
+    from tenfold.config import merge_changes
+    from tenfold.study import Study
+
+    plan = Study.read(study, merge_changes(changes or ()))
+    with _progress(quiet or as_json) as progress:
+        found = plan.check(progress=progress)
+    place = findings or plan.folder / "findings.csv"
+    found.write_findings(place)
+    if as_json:
+        _print_json([{"severity": f.severity, "check": f.check, "message": f.message} for f in found.findings])
+    elif not quiet:
+        _show_findings(found, place)
+    if found.refusals:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="A study.toml, or the folder that holds one.")],
+    out: Out,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted in --out.")] = False,
+    changes: Changes = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split, fit every arm, evaluate, explain, bundle and report."""
+    from tenfold.config import merge_changes
+    from tenfold.study import Study
+
+    plan = Study.read(study, merge_changes(changes or ()))
+    with _progress(quiet or as_json) as progress:
+        done = plan.run(out=out, resume=resume, device=device, threads=threads, progress=progress)
+    _tell_results(done, quiet, as_json)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
+    cohort: Annotated[Path, typer.Argument(help="A cohort.csv of other patients.")],
+    out: Out,
+    column: Annotated[str | None, typer.Option(help="Column of the outcome; as in the study if left out.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put other patients through a frozen bundle: external validation."""
+    from tenfold.cohort.manifest import Cohort
+    from tenfold.study import evaluate_bundle
+
+    with _progress(quiet or as_json) as progress:
+        done = evaluate_bundle(
+            bundle, Cohort.read(cohort), out=out, column=column, device=device, threads=threads, progress=progress
+        )
+    _tell_results(done, quiet, as_json)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
+    films: Annotated[list[Path], typer.Argument(help="One film or more: PNG, JPEG, TIFF or DICOM.")],
+    heatmap: Annotated[Path | None, typer.Option(help="Folder for a heat map of every film.")] = None,
+    member: Annotated[
+        str | None, typer.Option(help="One model of the bundle, for example fold-0-3; all if left out.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrated probability and decision for films; exit code 1 where a film could not be read."""
+    from tenfold.bundle import load
+
+    if heatmap is not None:
+        _refuse_unwritable(heatmap)
+    predictor = load(bundle, member=member, device=device)
+    predictions = predictor.predict(films, on_error="return")
+    rows = [p.to_dict() for p in predictions]
+    if heatmap is not None:
+        for position, (film, row) in enumerate(zip(films, rows, strict=True)):
+            if row["decision"] is not None:
+                row["heatmap"] = str(_write_heatmap(predictor, film, heatmap / f"{position:03d}-{film.stem}.png"))
+    if as_json:
+        _print_json(rows)
+    elif not quiet:
+        _show_predictions(rows, predictor)
+    for row in rows:
+        if row["error"] and not as_json:
+            error_console.print(escape(row["error"]), style="red")
+    if any(row["error"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run or of an external evaluation.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the report again from the files of a run; no network is loaded."""
+    from tenfold.report.page import write_report
+
+    _tell(quiet, as_json, {"report": str(write_report(folder))})
+
+
+@app.command()
+def simulate(
+    system: Annotated[str, typer.Argument(help="Which disease: pneumonia.")],
+    out: Out,
+    patients: Annotated[int, typer.Option(help="How many patients.", min=20)] = 400,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same films.")] = 1,
+    marker_shortcut: Annotated[
+        float, typer.Option(help="Plant a marker on this part of the positive films.", min=0.0, max=1.0)
+    ] = 0.0,
+    duplicates: Annotated[int, typer.Option(help="Plant so many films under a second patient.", min=0)] = 0,
+    shared_patients: Annotated[int, typer.Option(help="Plant so many patients with both outcomes.", min=0)] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a cohort whose truth, and whose best attainable AUC, are known."""
+    from tenfold.config import builtin_study_text
+    from tenfold.simulate import SIMULATORS
+    from tenfold.types import write_atomically
+
+    if system not in SIMULATORS:
+        raise StudyError(f"no simulator '{system}'", do=nearest(system, SIMULATORS))
+    made = SIMULATORS[system](
+        out,
+        patients=patients,
+        seed=seed,
+        marker_shortcut=marker_shortcut,
+        duplicates=duplicates,
+        shared_patients=shared_patients,
+    )
+    write_atomically(out / "study.toml", builtin_study_text(f"{system}_simulated.toml"))
+    _tell(quiet, as_json, {"study": str(out / "study.toml"), "ceiling_auc": round(made.ceiling_auc, 4)})
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study.toml, for editors."""
+    from tenfold.config import study_schema
+
+    sys.stdout.write(study_schema())
+
+
+def main() -> NoReturn:
+    """Run the command line: 0 done, 1 a refusal, 2 bad usage."""
+    try:
+        app(standalone_mode=True)
+    except Refusal as refusal:
+        error_console.print(f"[bold red]tenfold:[/] {escape(str(refusal))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        error_console.print("interrupted; `tenfold run ... --resume` goes on from here")
+        sys.exit(130)
+    sys.exit(0)
+
+
+@contextmanager
+def _progress(silent: bool) -> Iterator[Progress]:
+    """Draw bars on a terminal, a line a step elsewhere, nothing where silence was asked for."""
+    from tenfold.study.progress import Progress
+
+    if silent:
+        yield Progress()
+        return
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=error_console, transient=True) as bars:
+
+        class Drawn(Progress):
+            """What the study says, as bars."""
+
+            task: Any = None
+
+            def start(self, what: str, total: int) -> None:
+                if self.task is not None:
+                    bars.remove_task(self.task)
+                self.task = bars.add_task(escape(what), total=total)
+                if not error_console.is_terminal:
+                    error_console.print(escape(what), highlight=False)
+
+            def advance(self, parts: int = 1) -> None:
+                bars.advance(self.task, parts)
+
+            def reach(self, parts: int) -> None:
+                bars.update(self.task, completed=parts)
+
+            def say(self, text: str) -> None:
+                error_console.print(escape(text), highlight=False)
+
+        yield Drawn()
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _tell(quiet: bool, as_json: bool, facts: dict[str, Any]) -> None:
+    """Print what came out, for a person or for a machine."""
+    if as_json:
+        _print_json(facts)
+    elif not quiet:
+        for name, value in facts.items():
+            for line in value if isinstance(value, list) else [value]:
+                typer.echo(f"{name}: {line}")
+
+
+def _tell_results(done: Any, quiet: bool, as_json: bool) -> None:
+    facts: dict[str, Any] = {"report": str(done.report)}
+    if done.bundle.is_dir():
+        facts["bundle"] = str(done.bundle)
+    if as_json:
+        _print_json({**facts, "evaluation": done.evaluation})
+        return
+    if quiet:
+        return
+    for arms in done.evaluation.values():
+        table = Table("arm", "AUC (95 % interval)", "sensitivity", "specificity", "n")
+        for arm, metrics in arms.items():
+            shown = [_interval(metrics[m]) for m in ("auc", "sensitivity", "specificity")]
+            table.add_row(escape(arm), *shown, str(metrics["auc"]["n"]))
+        Console().print(table)
+    _tell(quiet, as_json, facts)
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "not defined"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+
+
+def _show_findings(found: Audit, place: Path) -> None:
+    table = Table("severity", "check", "what", show_lines=True)
+    colours = {"refusal": "red", "warning": "yellow", "note": "dim"}
+    for finding in found.findings:
+        table.add_row(finding.severity, finding.check, escape(finding.message), style=colours[finding.severity])
+    Console().print(table if found.findings else "nothing found")
+    counts = [f"{sum(f.severity == s for f in found.findings)} {s}s" for s in colours]
+    typer.echo(f"{', '.join(counts)}; written to {place}")
+
+
+def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
+    table = Table("film", f"probability of {predictor.positive}", "models' range", "decision")
+    for row in rows:
+        if row["error"]:
+            table.add_row(escape(row["case"]), "-", "-", "no result", style="red")
+        else:
+            low, high = row["spread"]
+            shown = f"{row['probabilities'][predictor.positive]:.3f}"
+            table.add_row(escape(row["case"]), shown, f"{low:.3f} to {high:.3f}", row["decision"])
+    Console().print(table)
+    point = predictor.operating_point
+    if point is not None:
+        typer.echo(f"{predictor.positive} from {point.threshold:.3f} on ({point.rule}). Research use only.")
+
+
+def _write_heatmap(predictor: Predictor, film: Path, path: Path) -> Path:
+    """Average the heat maps of all models of the bundle and lay them over the prepared film."""
+    import numpy as np
+
+    from tenfold.explain.grad_cam import normalise, raw_grad_cam
+    from tenfold.explain.overlay import overlay, png_bytes
+    from tenfold.types import write_atomically
+
+    prepared = {name: value[None] for name, value in predictor.prepare(film).items()}
+    inputs = predictor.tensors(prepared)
+    view = next(iter(prepared))
+    index = predictor.classes.index(predictor.positive)
+    maps = [raw_grad_cam(n, inputs, view=view, target=predictor.target, index=index) for n in predictor.networks]
+    write_atomically(path, png_bytes(overlay(prepared[view][0], normalise(np.mean(maps, 0))[0])))
+    return path
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK) or shutil.disk_usage(place).free == 0:
+        raise OutputError("cannot be written to", do="choose a folder of your own", where=str(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -332,14 +332,10 @@ def _cohort(folder: Path, y: np.ndarray, patients: list[str]) -> None:
         folder / "cohort.json",
         {
             "flow": [
-                {"step": "Rows in cohort.csv", "cases": n + 19, "patients": n_patients + 11, "reason": ""},
-                {"step": "Labelled", "cases": n + 7, "patients": n_patients + 5, "reason": "12 without a diagnosis"},
-                {
-                    "step": "Readable films",
-                    "cases": n,
-                    "patients": n_patients,
-                    "reason": "3 truncated, 2 blank, 2 lateral views",
-                },
+                {"step": "in the cohort file", "cases": n + 19, "patients": n_patients + 11, "reason": ""},
+                {"step": "excluded", "cases": 12, "patients": 6, "reason": "no diagnosis"},
+                {"step": "excluded", "cases": 7, "patients": 5, "reason": "3 truncated, 2 blank, 2 lateral views"},
+                {"step": "analysed", "cases": n, "patients": n_patients, "reason": ""},
             ],
             "table": [
                 {"variable": "Cases", "level": "", "NORMAL": str(n - ill), "PNEUMONIA": str(ill)},

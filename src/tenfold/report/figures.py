@@ -6,9 +6,8 @@ It must not know the page, nor compute any statistic: it draws what the files ho
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,11 +82,12 @@ def flow(run: Run) -> Drawn | None:
     steps = run.cohort.get("flow") or []
     if not steps:
         return None
-    boxes = [_wrapped(f"{s.get('step', '')}", _people(s), 25) for s in steps]
+    main, aside = _main_and_aside(steps)
+    boxes = [_wrapped(f"{s.get('step', '')}", _people(s), 25) for s in main]
     by_class = run.cohort.get("by_class") or {}
     if by_class:
         boxes.append("\n".join(f"{_short(name)}: {_people(c)}" for name, c in by_class.items()))
-    asides = [""] + [_left_out(a, b) for a, b in pairwise(steps)] + [""]
+    asides = [*aside, ""]
     line, gap, pad = 0.145, 0.16, 0.09
     heights = [line * (b.count("\n") + 1) + 2 * pad for b in boxes]
     gaps = [gap] + [
@@ -136,16 +136,20 @@ def _wrapped(head: str, tail: str, width: int) -> str:
     return "\n".join([*textwrap.wrap(head, width)[:3], tail])
 
 
-def _left_out(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Say what got lost between two steps; empty where nothing did."""
-    reason = str(after.get("reason") or "")
-    try:
-        lost = {k: int(before[k]) - int(after[k]) for k in ("cases", "patients")}
-    except (KeyError, TypeError, ValueError):
-        return "\n".join(textwrap.wrap(reason, 34)[:5])
-    if not reason and not lost["cases"]:
-        return ""
-    return "\n".join([f"left out: {_people(lost)}", *textwrap.wrap(reason, 34)[:5]])
+def _main_and_aside(steps: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Part the steps into those on the way down and the text of those that leave it before each of them."""
+    main: list[dict[str, Any]] = []
+    asides: list[str] = []
+    leaving: list[str] = []
+    for step in steps:
+        if step.get("step") in ("excluded", "hold-out"):
+            why = str(step.get("reason") or "kept aside, opened once")
+            leaving += [f"{step['step']}: {_people(step)}", *textwrap.wrap(why, 34)[:3]]
+        else:
+            main.append(step)
+            asides.append("\n".join(leaving))
+            leaving = []
+    return main, asides
 
 
 def roc(run: Run) -> Drawn | None:

@@ -77,7 +77,7 @@ def findings(run: Run) -> Table | None:
             (row.get("check") or "").replace("_", " "),
             row.get("message", ""),
             str(len((row.get("cases") or "").split()) or "–"),
-            row.get("value") or "–",
+            number(float(row["value"])) if row.get("value") else "–",
         ]
         for row in sorted(run.findings, key=lambda r: order.get(r.get("severity", ""), 3))
     ]

@@ -139,7 +139,7 @@ def flow_text(run: Run) -> str:
     """Say the flow chart in one sentence."""
     steps = [
         f"{s.get('step', '')}: {count(s.get('cases'), 'case')} of {count(s.get('patients'), 'patient')}"
-        + (f" (left out: {s['reason']})" if s.get("reason") else "")
+        + (f" ({s['reason']})" if s.get("reason") else "")
         for s in run.cohort.get("flow") or []
     ]
     return "; ".join(steps)

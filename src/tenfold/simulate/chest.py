@@ -31,13 +31,17 @@ LOBES: dict[str, tuple[int, float, float]] = {
 _HILUM = (0.19, -0.06)
 _BANK = 24
 _GROWTH_STEPS = 3
-_LOBAR_ENERGY = 0.072
+_LOBAR_ENERGY = 0.075
 """Sum of squares of a lobar shadow of height 1, in areas of the patient's frame."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """What belongs to a person: lengths in the patient's frame, grey levels for contrasts."""
+    """What belongs to a person: lengths in the patient's frame, grey levels for contrasts and tissues.
+
+    Flank, abdomen and bowel gas vary so much that a film's mean brightness says next to nothing of the lungs.
+    `bowel_gas` is the height, in SD, above which a random field is gas: more of it means less gas.
+    """
 
     width: float = 0.72
     top: float = -0.80
@@ -51,6 +55,9 @@ class Body:
     rib_contrast: float = 9.0
     rib_phase: float = 0.0
     lung: float = 68.0
+    flank: float = 104.0
+    abdomen: float = 170.0
+    bowel_gas: float = 0.55
 
 
 @dataclass(frozen=True)
@@ -97,17 +104,17 @@ class Anatomy:
 
 def vary_body(mean: Body, rng: np.random.Generator) -> Body:
     """Draw a person around a mean one; deviations are cut at 2 SD so that no film is absurd."""
-    spread = Body(0.025, 0.025, 0.03, 0.018, 0.018, 0.015, 0.010, 0.010, 0.06, 1.5, 0.0, 6.0)
+    spread = Body(0.025, 0.025, 0.03, 0.018, 0.018, 0.015, 0.010, 0.010, 0.06, 1.5, 0.0, 3.0, 5.0, 6.0, 0.3)
     drawn = {
         name: getattr(mean, name) + getattr(spread, name) * float(e)
-        for name, e in zip(vars(mean), np.clip(rng.standard_normal(12), -2, 2), strict=True)
+        for name, e in zip(vars(mean), np.clip(rng.standard_normal(len(vars(mean))), -2, 2), strict=True)
     }
     return Body(**{**drawn, "rib_phase": float(rng.uniform())})
 
 
 def vary_pose(mean: Pose, rng: np.random.Generator) -> Pose:
     """Draw one exposure around a mean one; deviations are cut at 2 SD."""
-    spread = Pose(0.05, 0.04, 0.04, 0.04, 7.0, 0.03)
+    spread = Pose(0.05, 0.04, 0.04, 0.04, 5.0, 0.03)
     return Pose(
         *(
             getattr(mean, name) + getattr(spread, name) * float(e)
@@ -145,12 +152,12 @@ def draw_anatomy(body: Body, pose: Pose, size: int, rng: np.random.Generator) ->
 
     trunk = _step(0.95 - 0.62 * np.clip((-0.50 - y) / 0.50, 0, 1) ** 2 - side, 0.06)
     cage = _step(depth + 0.06, 0.05) * _step(y - body.top + 0.10, 0.08)
-    grey = 18 + trunk * (104 - 34 * np.clip(side - 0.3, 0, 1))
+    grey = 18 + trunk * (body.flank - 34 * np.clip(side - 0.3, 0, 1))
     grey = grey + 26 * np.exp(-((side / 0.10) ** 2)) * trunk + 14 * np.exp(-((side / 0.22) ** 2)) * cage
     grey = grey + (body.lung - grey) * projected * (0.90 + 0.10 * np.clip(depth / 0.25, 0, 1))
     grey = grey + (158 - grey) * heart * cage * 0.92
-    grey = grey + (170 - 18 * side - grey) * domes * trunk * 0.93
-    grey = grey - 44 * _bowel_gas(size, rng) * _step(-above - 0.10, 0.06) * trunk
+    grey = grey + (body.abdomen - 18 * side - grey) * domes * trunk * 0.93
+    grey = grey - 44 * _bowel_gas(body, size, rng) * _step(-above - 0.10, 0.06) * trunk
     ribs = _ribs(body, x, y) * cage * (1 - 0.75 * domes) * (1 - 0.6 * heart)
     vessels = _vessels(x, y, size, rng)
     trachea = np.exp(-((x / 0.045) ** 2)) * _step(-0.22 - y, 0.1)
@@ -293,9 +300,9 @@ def _vessels(x: Picture, y: Picture, size: int, rng: np.random.Generator) -> Pic
     return 5 * net * np.exp(-away / 0.30) + 11 * np.exp(-((away / 0.11) ** 2))
 
 
-def _bowel_gas(size: int, rng: np.random.Generator) -> Picture:
+def _bowel_gas(body: Body, size: int, rng: np.random.Generator) -> Picture:
     """Gas below the domes, everybody's own: it makes films of two people as unlike as real ones are."""
-    return _step(_field(size, 6.0, rng) - 0.55, 0.35)
+    return _step(_field(size, 6.0, rng) - body.bowel_gas, 0.35)
 
 
 def _near_hila(anatomy: Anatomy, reach: float) -> Picture:

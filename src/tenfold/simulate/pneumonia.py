@@ -52,7 +52,7 @@ SUBTYPE = {"focal": "bacterial", "diffuse": "viral"}
 
 NOISE = 3.0
 """SD of a pixel, grey levels, in films of the home hospitals."""
-TAU_PER_PIXEL = 2.7
+TAU_PER_PIXEL = 2.9
 """SD of the severity over the side of the film: shadows keep their contrast at every size."""
 MARKINGS = 1.2
 """Mean severity of a normal film, in SD."""

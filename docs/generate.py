@@ -1,0 +1,164 @@
+"""Writes the pages of docs/reference that the code itself can tell; `--check` only says which of them are stale.
+
+It must not know what any of it means: every word comes from models, docstrings and help texts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tenfold import config, errors
+from tenfold.cli import app
+from tenfold.encoders import ENCODERS
+from tenfold.report.words import METRICS as SHOWN
+from tenfold.stats.metrics import METRICS
+
+FOLDER = Path(__file__).parent / "reference"
+NOTE = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n"
+SECTIONS = (
+    config.CohortSection, config.TargetSection, config.InputSection, config.NetworkSection, config.TrainingSection,
+    config.StageSection, config.ArmSection, config.ValidationSection, config.OperatingPointSection,
+    config.AugmentSection, config.ExplainSection,
+)  # fmt: skip
+INTERVALS = {"delong": "DeLong", "wilson": "Wilson", "bootstrap": "bootstrap by patient"}
+STUDY = """# The study file
+
+Every key of `study.toml`. Only `target` is required; `target = "diagnosis"` is short for its column. A key that the
+file leaves out comes from the preset, then from the default given here. An unknown key is refused and its nearest
+neighbour named. Editors read [study.schema.json](study.schema.json).
+"""
+COMMANDS = """# Commands
+
+Exit code 0: done. 1: refused, and the message says why. 2: bad usage. 130: interrupted.
+"""
+METRIC = """# Metrics
+
+Each is written to `evaluation.json` with its value, the ends of its 95 % interval, the method in words and n. Where a
+patient has several cases, DeLong becomes its clustered form (Obuchowski 1997) and Wilson takes an effective n (Rao &
+Scott 1992). A metric that the data cannot give has no value, and its method says why.
+
+The group says where the report puts it: `core` leads, `operating` belongs to one threshold, `improper` comes last,
+because it can reward a worse model.
+"""
+ENCODER = """# Encoders
+
+Named by `encoder` under `[inputs.<name>]`; options that are not keys of that table go into `options = { ... }`.
+"""
+
+
+def study() -> str:
+    """The keys of study.toml table by table, and the presets word for word."""
+    parts = [STUDY, "## Top of the file\n", _keys(config.StudyFile, {s.section.split(".")[0] for s in SECTIONS})]
+    for model in SECTIONS:
+        listed = model in (config.StageSection, config.ArmSection)
+        heading = f"[[{model.section}]]" if listed else f"[{model.section}]"
+        inherited = set(config.TrainingSection.model_fields) if model is config.StageSection else set()
+        parts += [f"\n## `{heading}`\n", f"{inspect.getdoc(model)}\n", _keys(model, inherited)]
+        if inherited:
+            parts.append("\nAnd every key of `[training]`, for this stage alone.")
+    parts.append("\n## What the presets set")
+    files = {name: f"{name}.toml" for name in config.PRESETS if name != "paper"}
+    files |= {f'paper" with system = "{system}': file for system, file in config.SYSTEMS.items()}
+    parts += [f'\n`preset = "{n}"`\n\n```toml\n{config.builtin_study_text(f).strip()}\n```' for n, f in files.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _keys(model: Any, skip: set[str]) -> str:
+    schema, rows = model.model_json_schema(), []
+    for name, entry in schema["properties"].items():
+        if name not in skip:
+            default = "required" if name in schema.get("required", ()) else _value(entry.get("default"))
+            rows.append([f"`{name}`", _type(entry), default, entry.get("description", "")])
+    return _table(["key", "type", "default", "meaning"], rows)
+
+
+def _type(entry: Mapping[str, Any]) -> str:
+    """Say the type of a JSON schema entry in a few words."""
+    if "anyOf" in entry:
+        return " or ".join(word for part in entry["anyOf"] if (word := _type(part)))
+    if "enum" in entry or "const" in entry:
+        return ", ".join(f"`{json.dumps(v)}`" for v in entry.get("enum", [entry.get("const")]))
+    kinds = {"string": "text", "integer": "whole number", "boolean": "`true` or `false`", "array": "list of texts"}
+    word = {**kinds, "object": "table", "null": ""}.get(kind := entry.get("type", "object"), kind)
+    signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    return ", ".join([word, *(f"{sign} {entry[key]:.10g}" for key, sign in signs.items() if key in entry)])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping) and value:
+        return f"`{{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in value.items() if v is not None)} }}`"
+    return f"`{json.dumps(value)}`" if value or isinstance(value, int | float) else "-"
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    parts = [COMMANDS]
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        rows = [[_called(p), "required" if p.required else _value(p.default), p.help or ""] for p in command.params]
+        table = _table(["argument or option", "default", "meaning"], rows) if rows else "No options."
+        parts.append(f"## tenfold {name}\n\n{inspect.cleandoc(command.help)}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _called(p: Any) -> str:
+    names = [p.name.upper()] if p.param_type_name == "argument" else [*p.opts, *p.secondary_opts]
+    return ", ".join(f"`{name}`" for name in names) + (" ..." if p.nargs == -1 or p.multiple else "")
+
+
+def metrics() -> str:
+    """Every metric, its interval and where the report puts it."""
+    rows = [
+        [f"`{name}`", m.title, m.definition, INTERVALS[m.interval], "yes" if m.compared else "no", SHOWN[name].group]
+        for name, m in METRICS.items()
+    ]
+    return METRIC + "\n" + _table(["key", "name", "what it is", "interval", "arms compared", "group"], rows) + "\n"
+
+
+def encoders() -> str:
+    """Every encoder with its options."""
+    parts = [ENCODER]
+    for name, made in ENCODERS.items():
+        prose, _, rest = (inspect.getdoc(made) or "").partition("\nArgs:\n")
+        defaults = {option: parameter.default for option, parameter in inspect.signature(made).parameters.items()}
+        found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", rest.partition("\nRaises:")[0], re.M)
+        rows = [[f"`{o}`", f"`{defaults[o]!r}`", " ".join(text.split())] for o, text in found]
+        rows = [[o, "required" if d == f"`{inspect.Parameter.empty!r}`" else d, text] for o, d, text in rows]
+        parts.append(f"## {name}\n\n{prose.strip()}\n\n{_table(['option', 'default', 'meaning'], rows)}\n")
+    return "\n".join(parts)
+
+
+def refusals() -> str:
+    """The tree of refusals."""
+    said, _, tree = inspect.cleandoc(errors.__doc__ or "").partition("::\n")
+    return f"# Refusals\n\n{said}:\n\n```\n{inspect.cleandoc(tree)}\n```\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *cells])
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "study.md": study, "commands.md": commands, "metrics.md": metrics, "encoders.md": encoders, "errors.md": refusals,
+}  # fmt: skip
+
+
+def stale() -> list[str]:
+    """Name the pages that differ from what the code says."""
+    there = {name: FOLDER / name for name in PAGES}
+    return [n for n, p in there.items() if not p.is_file() or p.read_text("utf-8") != NOTE + PAGES[n]()]
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"stale: {', '.join(old)}; run `make docs`" if (old := stale()) else 0)
+    for page, write in PAGES.items():
+        (FOLDER / page).write_text(NOTE + write(), "utf-8")

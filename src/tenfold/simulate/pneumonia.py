@@ -9,13 +9,13 @@ A child's film is::
 The anatomy (person, pose, exposure, vessels) and the shadow s (where and of which kind; its pixels have a sum of
 squares of 1) are drawn without looking at the diagnosis. The diagnosis touches the film through the severity alone:
 z ~ N(mean of the diagnosis, tau^2). Everybody has some markings, so that a normal film bears a shadow too, only
-fainter. The noise is white, N(0, sigma^2) a pixel.
+fainter; below 0, as in one normal film of nine, it is a lucency. The noise is white, N(0, sigma^2) a pixel.
 
 Who knows anatomy and shadow can do no better than the matched filter (prewhitened by the covariance
 sigma^2 I + tau^2 s s^T, which for one shadow only rescales it): z_hat = <film - anatomy, s> ~ N(mean, tau^2 + sigma^2).
 Hence d' = (mean_1 - mean_0) / sqrt(tau^2 + sigma^2), AUC = Phi(d' / sqrt 2), and a reader who must guess anatomy and
 shadow from the film stays below it (Green and Swets, Signal Detection Theory, 1966; Barrett and Myers, Foundations of
-Image Science, 2004, chapter 13). Rounding to 8 bits adds 1/12 to sigma^2, which is some 10^-6 of tau^2.
+Image Science, 2004, chapter 13). Rounding to 8 bits adds 1/12 to sigma^2, which is less than 10^-6 of tau^2.
 
 A child's two films share the person and the diagnosis; pose, shadow and severity are drawn anew. Every single film
 therefore follows the law above, and the ceiling holds for whoever judges film by film, as `posterior` does; pooling a

@@ -27,7 +27,7 @@ def main() -> None:
     options.add_argument("--films", type=int, default=1000)
     options.add_argument("--threads", type=int, default=None, help="for both loops; all if left out")
     chosen = options.parse_args()
-    threads = ours.prepare(chosen.threads)
+    threads = chosen.threads or plain.WORKERS
     with tempfile.TemporaryDirectory() as place:
         n, aside = chosen.films, max(2, chosen.films // 10)
         paths, labels = make_films(Path(place) / "films", n + aside)
@@ -35,6 +35,7 @@ def main() -> None:
         print(f"{n} films of 1320 x 970, {weight:.0f} kB each; {aside} more judged; {threads} threads")
         print(f"plain: {plain.WORKERS} loader workers, float32, default memory format")
 
+        ours.prepare(threads)
         begun = time.perf_counter()
         _, pictures = ours.open_store(Path(place) / "store", paths)
         cold = time.perf_counter() - begun
@@ -46,11 +47,13 @@ def main() -> None:
         halves = np.array_split(np.arange(n), 2)
 
         def run_plain(rows: np.ndarray) -> None:
+            plain.prepare(threads)
             train = plain.loader([paths[i] for i in rows], labels[rows], train=True)
             judged = plain.loader([paths[i] for i in inner], labels[inner], train=False)
             plain.fit(model, train, judged, epochs=1)
 
         def run_ours(rows: np.ndarray) -> None:
+            ours.prepare(threads)
             parts = {"train": ours.part(pictures, rows, labels), "inner": ours.part(pictures, inner, labels)}
             fit(network, target="y", **parts, recipe=Recipe(epochs=1), seed=1, autocast=autocast)
 

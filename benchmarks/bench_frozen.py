@@ -1,4 +1,4 @@
-"""A stage that thaws only the last block of ResNet-34, 20 epochs: the plain loop against ours. Target: at least 5 times.
+"""A stage that thaws only the last block of ResNet-34, 20 epochs: the plain loop against ours. Target: 5 times.
 
 The plain loop sets requires_grad to False below and holds those norm layers in eval, as is competent; it decodes every
 film and runs the whole network in every epoch. Ours is measured whole, decoding and frozen outputs of all variants
@@ -37,7 +37,7 @@ def main() -> None:
     options.add_argument("--blob", type=float, default=22.0, help="grey levels of the shadow on films of class 1")
     options.add_argument("--threads", type=int, default=None, help="for both loops; all if left out")
     chosen = options.parse_args()
-    threads = ours.prepare(chosen.threads)
+    threads = chosen.threads or plain.WORKERS
     plain_epochs = min(chosen.plain_epochs or chosen.epochs, chosen.epochs)
     n = chosen.films
     train, inner, test = np.split(np.arange(n + n // 5 + n // 2), [n, n + n // 5])
@@ -49,6 +49,7 @@ def main() -> None:
         def loader(rows: np.ndarray, learn: bool) -> torch.utils.data.DataLoader:
             return plain.loader([paths[i] for i in rows], labels[rows], train=learn, batch=BATCH, keep=True)
 
+        plain.prepare(threads)
         begun = time.perf_counter()
         model = plain.build("resnet34")
         frozen = plain.freeze_below(model, ("layer4", "fc"))
@@ -57,6 +58,7 @@ def main() -> None:
         logits, _ = plain.predict(model, loader(test, False))
         plain_score = (logits[:, 1] - logits[:, 0]).double().numpy()
 
+        ours.prepare(threads)
         begun = time.perf_counter()
         network = ours.build("resnet34")
         network.thaw(1)

@@ -1,4 +1,4 @@
-"""Peak memory for 5,216 films at 224 px: store, kept features and the head of one fold, MobileNetV2. Target: below 3 GiB.
+"""Peak memory for 5,216 films at 224 px: store, kept features, one fold's head on MobileNetV2. Target: below 3 GiB.
 
 The work is done twice, each time in a process of its own whose peak resident memory the system reports. The second
 process must decode nothing. One film in sixteen has the full 1320 x 970, so that the peak of decoding is in it.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 FULL = (970, 1320)
-_GRAIN = 9.0
+_GRAIN = 5.2
 
 
 def make_films(
@@ -26,7 +26,7 @@ def make_films(
         threads: How many at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # one sheet of grain, shifted from film to film: drawing 1.3 million normals for each would take longer than all else
+    # one sheet of grain, shifted from film to film: 1.3 million normals for each would take longer than all else
     grain = np.random.default_rng(seed).normal(0, _GRAIN, size).astype(np.float32)
     labels = np.arange(n) % 2
     paths = [folder / f"{i:05d}.jpg" for i in range(n)]

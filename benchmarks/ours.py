@@ -47,6 +47,6 @@ def precision(network: Network, pictures: Pictures) -> torch.dtype:
     return choose_precision(CPU, lambda: network(pictures.batch(np.arange(min(8, pictures.cases)))))
 
 
-def prepare(threads: int | None) -> int:
-    """Set threads and determinism as runs do, for both loops alike."""
-    return prepare_machine(CPU, threads)
+def prepare(threads: int | None) -> None:
+    """Set threads and determinism as runs do."""
+    prepare_machine(CPU, threads)

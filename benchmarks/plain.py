@@ -1,7 +1,8 @@
 """What ours is measured against: the loop that a competent person writes with PyTorch, torchvision and timm.
 
-Each film is decoded by Pillow and resized in every epoch, in worker processes; float32; default memory format; torchvision's
-own augmentation with the same limits as ours; AdamW with a cosine schedule; the best epoch on an inner part is kept.
+Each film is decoded by Pillow and resized in every epoch, in worker processes; float32; default memory format;
+torchvision's own augmentation with the same limits as ours; AdamW with a cosine schedule; the best epoch on an inner
+part is kept.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def loader(
         num_workers=WORKERS,
         persistent_workers=keep,
     )
+
+
+def prepare(threads: int) -> None:
+    """Set the threads; algorithms are torch's own choice, as in a loop that promises no reproducibility."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 def build(name: str) -> nn.Module:

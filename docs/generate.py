@@ -23,21 +23,12 @@ from tenfold.stats.metrics import METRICS
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n"
-SECTIONS = (
-    config.CohortSection, config.TargetSection, config.InputSection, config.NetworkSection, config.TrainingSection,
-    config.StageSection, config.ArmSection, config.ValidationSection, config.OperatingPointSection,
-    config.AugmentSection, config.ExplainSection,
-)  # fmt: skip
+SECTIONS = [model for model in vars(config).values() if getattr(model, "section", "")]
 INTERVALS = {"delong": "DeLong", "wilson": "Wilson", "bootstrap": "bootstrap by patient"}
 STUDY = """# The study file
 
-Every key of `study.toml`. Only `target` is required; `target = "diagnosis"` is short for its column. A key that the
-file leaves out comes from the preset, then from the default given here. An unknown key is refused and its nearest
-neighbour named. Editors read [study.schema.json](study.schema.json).
-"""
-COMMANDS = """# Commands
-
-Exit code 0: done. 1: refused, and the message says why. 2: bad usage. 130: interrupted.
+Only `target` is required; `target = "diagnosis"` is short for its column. A key that the file leaves out comes from the
+preset, then from the default given here. Editors read [study.schema.json](study.schema.json).
 """
 METRIC = """# Metrics
 
@@ -45,12 +36,7 @@ Each is written to `evaluation.json` with its value, the ends of its 95 % interv
 patient has several cases, DeLong becomes its clustered form (Obuchowski 1997) and Wilson takes an effective n (Rao &
 Scott 1992). A metric that the data cannot give has no value, and its method says why.
 
-The group says where the report puts it: `core` leads, `operating` belongs to one threshold, `improper` comes last,
-because it can reward a worse model.
-"""
-ENCODER = """# Encoders
-
-Named by `encoder` under `[inputs.<name>]`; options that are not keys of that table go into `options = { ... }`.
+The group says where the report puts it: `improper` comes last, because it can reward a worse model.
 """
 
 
@@ -58,8 +44,7 @@ def study() -> str:
     """The keys of study.toml table by table, and the presets word for word."""
     parts = [STUDY, "## Top of the file\n", _keys(config.StudyFile, {s.section.split(".")[0] for s in SECTIONS})]
     for model in SECTIONS:
-        listed = model in (config.StageSection, config.ArmSection)
-        heading = f"[[{model.section}]]" if listed else f"[{model.section}]"
+        heading = f"[[{model.section}]]" if model.section in ("stages", "arms") else f"[{model.section}]"
         inherited = set(config.TrainingSection.model_fields) if model is config.StageSection else set()
         parts += [f"\n## `{heading}`\n", f"{inspect.getdoc(model)}\n", _keys(model, inherited)]
         if inherited:
@@ -100,7 +85,7 @@ def _value(value: Any) -> str:
 
 def commands() -> str:
     """Every command with its arguments and options."""
-    parts = [COMMANDS]
+    parts = ["# Commands\n\nExit code 0: done. 1: refused, with the reason. 2: bad usage. 130: interrupted.\n"]
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         rows = [[_called(p), "required" if p.required else _value(p.default), p.help or ""] for p in command.params]
         table = _table(["argument or option", "default", "meaning"], rows) if rows else "No options."
@@ -124,13 +109,13 @@ def metrics() -> str:
 
 def encoders() -> str:
     """Every encoder with its options."""
-    parts = [ENCODER]
+    parts = ["# Encoders\n\nNamed by `encoder` under `[inputs.<name>]`; `options` holds what is no key there.\n"]
     for name, made in ENCODERS.items():
         prose, _, rest = (inspect.getdoc(made) or "").partition("\nArgs:\n")
         defaults = {option: parameter.default for option, parameter in inspect.signature(made).parameters.items()}
         found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", rest.partition("\nRaises:")[0], re.M)
-        rows = [[f"`{o}`", f"`{defaults[o]!r}`", " ".join(text.split())] for o, text in found]
-        rows = [[o, "required" if d == f"`{inspect.Parameter.empty!r}`" else d, text] for o, d, text in rows]
+        shown = {o: "required" if d is inspect.Parameter.empty else f"`{d!r}`" for o, d in defaults.items()}
+        rows = [[f"`{o}`", shown[o], " ".join(text.split())] for o, text in found]
         parts.append(f"## {name}\n\n{prose.strip()}\n\n{_table(['option', 'default', 'meaning'], rows)}\n")
     return "\n".join(parts)
 
@@ -153,8 +138,8 @@ PAGES: dict[str, Callable[[], str]] = {
 
 def stale() -> list[str]:
     """Name the pages that differ from what the code says."""
-    there = {name: FOLDER / name for name in PAGES}
-    return [n for n, p in there.items() if not p.is_file() or p.read_text("utf-8") != NOTE + PAGES[n]()]
+    there = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.md")}
+    return [name for name, write in PAGES.items() if there.get(name) != NOTE + write()]
 
 
 if __name__ == "__main__":

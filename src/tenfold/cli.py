@@ -5,9 +5,8 @@ It must not know how anything is done; torch is loaded only by the verbs that ne
 
 from __future__ import annotations
 
+import inspect
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from tenfold.errors import OutputError, Refusal, StudyError, nearest
+from tenfold.errors import Refusal, StudyError, nearest
 
 if TYPE_CHECKING:
     from tenfold.bundle import Predictor
@@ -64,10 +63,19 @@ def import_(
     from tenfold.config import starter_study
     from tenfold.types import write_atomically
 
-    options: dict[str, Any] = {"hardlink": hardlink} if layout != "medmnist" else {}
-    if patient:
-        options["patient"] = patient
-    done = importer(layout)(source, out, **options)
+    do_import = importer(layout)
+    asked = {"hardlink": hardlink, "patient": patient}
+    taken = inspect.signature(do_import).parameters
+    options = {name: value for name, value in asked.items() if value}
+    for name in options:
+        if name not in taken:
+            raise StudyError(f"the layout '{layout}' takes no --{name}", do="leave it out")
+    if "patient" in taken and not patient:
+        raise StudyError(
+            f"the layout '{layout}' does not say who the patients are",
+            do="give a regular expression for the file names: --patient '(?P<patient>[^_]+)_.*'",
+        )
+    done = do_import(source, out, **options)
     study = out / "study.toml"
     write_atomically(study, starter_study(done.study, title=f"{layout} films"))
     _tell(quiet, as_json, {"cohort": str(done.cohort), "study": str(study), "note": [n.message for n in done.notes]})
@@ -116,8 +124,12 @@ def run(
     from tenfold.study import Study
 
     plan = Study.read(study, merge_changes(changes or ()))
-    with _progress(quiet or as_json) as progress:
-        done = plan.run(out=out, resume=resume, device=device, threads=threads, progress=progress)
+    try:
+        with _progress(quiet or as_json) as progress:
+            done = plan.run(out=out, resume=resume, device=device, threads=threads, progress=progress)
+    except KeyboardInterrupt:
+        error_console.print("interrupted; the same command with --resume goes on from here")
+        raise typer.Exit(130) from None
     _tell_results(done, quiet, as_json)
 
 
@@ -157,9 +169,10 @@ def predict(
 ) -> None:
     """Calibrated probability and decision for films; exit code 1 where a film could not be read."""
     from tenfold.bundle import load
+    from tenfold.types import refuse_unwritable
 
     if heatmap is not None:
-        _refuse_unwritable(heatmap)
+        refuse_unwritable(heatmap)
     predictor = load(bundle, member=member, device=device)
     predictions = predictor.predict(films, on_error="return")
     rows = [p.to_dict() for p in predictions]
@@ -196,6 +209,11 @@ def simulate(
     out: Out,
     patients: Annotated[int, typer.Option(help="How many patients.", min=20)] = 400,
     seed: Annotated[int, typer.Option(help="The same seed gives the same films.")] = 1,
+    adults: Annotated[int, typer.Option(help="How many adults to learn from first.", min=1)] = 600,
+    prevalence: Annotated[float, typer.Option(help="Part of the patients who are ill.", min=0.05, max=0.95)] = 0.5,
+    shift: Annotated[
+        float, typer.Option(help="How foreign the hospital is: 0 as in training, 1 other exposure and noise.", min=0.0)
+    ] = 0.0,
     marker_shortcut: Annotated[
         float, typer.Option(help="Plant a marker on this part of the positive films.", min=0.0, max=1.0)
     ] = 0.0,
@@ -215,6 +233,9 @@ def simulate(
         out,
         patients=patients,
         seed=seed,
+        adults=adults,
+        prevalence=prevalence,
+        shift=shift,
         marker_shortcut=marker_shortcut,
         duplicates=duplicates,
         shared_patients=shared_patients,
@@ -234,13 +255,10 @@ def schema() -> None:
 def main() -> NoReturn:
     """Run the command line: 0 done, 1 a refusal, 2 bad usage."""
     try:
-        app(standalone_mode=True)
+        app()
     except Refusal as refusal:
         error_console.print(f"[bold red]tenfold:[/] {escape(str(refusal))}", soft_wrap=True, highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        error_console.print("interrupted; `tenfold run ... --resume` goes on from here")
-        sys.exit(130)
     sys.exit(0)
 
 
@@ -360,12 +378,6 @@ def _write_heatmap(predictor: Predictor, film: Path, path: Path) -> Path:
     maps = [raw_grad_cam(n, inputs, view=view, target=predictor.target, index=index) for n in predictor.networks]
     write_atomically(path, png_bytes(overlay(prepared[view][0], normalise(np.mean(maps, 0))[0])))
     return path
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK) or shutil.disk_usage(place).free == 0:
-        raise OutputError("cannot be written to", do="choose a folder of your own", where=str(folder))
 
 
 if __name__ == "__main__":

@@ -86,10 +86,12 @@ class InputSection(_Section):
     """One input of the network and the encoder that reads it."""
 
     section: ClassVar[str] = "inputs.<name>"
-    kind: Literal["image"] = "image"
+    kind: Literal["image"] = Field("image", description="What is read; only pictures so far.")
     column: str = Field("", description="Column with the paths; the input's own name if empty.")
     size: Annotated[int, Field(ge=16, le=2048)] = Field(224, description="Side of the square, pixels.")
-    fit: Literal["letterbox", "stretch"] = "letterbox"
+    fit: Literal["letterbox", "stretch"] = Field(
+        "letterbox", description="'letterbox' keeps the proportions and fills up with black; 'stretch' does not."
+    )
     channels: Literal[1, 3] = Field(1, description="1 for grey films, 3 where colour means something.")
     encoder: str = Field("image_timm", description="A registered encoder.")
     network: str = Field("resnet18", description="For image_timm: any timm network.")
@@ -101,12 +103,12 @@ class NetworkSection(_Section):
     """How the inputs are joined and read out."""
 
     section: ClassVar[str] = "network"
-    fusion: Literal["concat"] = "concat"
+    fusion: Literal["concat"] = Field("concat", description="How the inputs' embeddings are joined.")
     head: Literal["softmax", "two_sigmoid"] = Field(
         "softmax", description="'two_sigmoid' is the literal reading of Liang & Zheng, kept for comparison."
     )
     hidden: Annotated[int, Field(ge=0)] = Field(0, description="Units of a hidden layer before the outputs; 0: none.")
-    dropout: Fraction = 0.0
+    dropout: Fraction = Field(0.0, description="Share dropped right before the outputs.")
 
 
 class TrainingSection(_Section):
@@ -116,19 +118,23 @@ class TrainingSection(_Section):
     thaw: Literal["all", "head"] | Annotated[int, Field(ge=0)] = Field(
         "all", description="'all', 'head', or how many of the last blocks learn."
     )
-    epochs: Positive = 20
-    batch: Positive = 32
+    epochs: Positive = Field(20, description="Epochs at most; the best on the inner part is kept.")
+    batch: Positive = Field(32, description="Cases a step.")
     rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of the head.")
     encoder_rate: Annotated[float, Field(gt=0)] = Field(3e-4, description="Learning rate of thawed blocks.")
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    plateau_patience: Positive = 6
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="'sgd' is with Nesterov momentum 0.9.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="Not applied to biases and norm layers.")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine", description="'cosine' falls to 0 over the stage; 'plateau' falls when the inner part stalls."
+    )
+    plateau_patience: Positive = Field(6, description="For plateau: epochs without gain before the rates fall.")
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="For plateau: what the rates are multiplied with."
+    )
     monitor: Literal["loss", "auc", "accuracy"] = Field("loss", description="What the inner part decides on.")
     patience: Annotated[int, Field(ge=0)] = Field(0, description="Epochs without gain before stopping; 0: never.")
     class_weights: bool = Field(False, description="Weigh the rarer class up in the loss.")
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="Share of each label spread evenly over the classes.")
     averaging: Fraction = Field(0.0, description="Decay of the exponential average of the weights; 0: none.")
     norm: Literal["learn", "frozen"] = Field(
         "learn", description="'frozen' keeps the norm layers' statistics of thawed blocks as they were transferred."
@@ -139,9 +145,11 @@ class StageSection(_Section):
     """One stage of the transfer chain."""
 
     section: ClassVar[str] = "stages"
-    name: str
+    name: str = Field(description="Its name, by which arms choose it.")
     cohort: str = Field("", description="Another cohort file to learn from first; empty: the study's own patients.")
-    task: Literal["target", "multilabel"] = "target"
+    task: Literal["target", "multilabel"] = Field(
+        "target", description="One outcome, or several findings that do not exclude each other."
+    )
     columns: tuple[str, ...] = Field((), description="For multilabel: its 0/1 columns.")
     column: str = Field("", description="For a target stage on another cohort: its outcome column.")
     thaw: Literal["all", "head"] | Annotated[int, Field(ge=0)] | None = None
@@ -185,7 +193,9 @@ class ArmSection(_Section):
     """One network to be compared: what differs from the proposed one."""
 
     section: ClassVar[str] = "arms"
-    name: Annotated[str, Field(pattern=r"^[\w .,:()+/-]{1,60}$")]
+    name: Annotated[str, Field(pattern=r"^[\w .,:()+/-]{1,60}$")] = Field(
+        description="Its name in files and reports; the first arm is the proposed one."
+    )
     inputs: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Keys of [inputs.<name>] to replace.")
     stages: tuple[str, ...] | None = Field(None, description="Names of the stages it goes through; all if left out.")
     flaws: tuple[str, ...] = Field((), description="Known flaws of a literal reading, printed in the report.")
@@ -202,7 +212,9 @@ class OperatingPointSection(_Section):
     """From which probability on the answer is yes."""
 
     section: ClassVar[str] = "validation.operating_point"
-    rule: Literal["youden", "sensitivity", "specificity", "net_benefit", "fixed"] = "youden"
+    rule: Literal["youden", "sensitivity", "specificity", "net_benefit", "fixed"] = Field(
+        "youden", description="How it is chosen on inner data; 'fixed' is laid down beforehand."
+    )
     value: Fraction | None = Field(None, description="Target sensitivity or specificity, or threshold probability.")
 
     @model_validator(mode="after")
@@ -219,16 +231,25 @@ class ValidationSection(_Section):
     """How the patients are divided and what is estimated."""
 
     section: ClassVar[str] = "validation"
-    folds: Annotated[int, Field(ge=2)] = 10
-    repeats: Positive = 1
+    folds: Annotated[int, Field(ge=2)] = Field(10, description="Parts that the patients are dealt into.")
+    repeats: Positive = Field(1, description="How often the patients are dealt anew.")
     inner: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
         0.15, description="Part of the training patients decided on."
     )
-    holdout: Annotated[float, Field(ge=0.0, lt=0.9)] = 0.0
-    by: Literal["patient", "site", "leave_one_site_out"] = "patient"
-    operating_point: OperatingPointSection = OperatingPointSection()
-    calibration: Literal["temperature", "platt", "none"] = "temperature"
-    bootstraps: Annotated[int, Field(ge=100)] = 1000
+    holdout: Annotated[float, Field(ge=0.0, lt=0.9)] = Field(
+        0.0, description="Part of the patients kept aside and opened once, at the end."
+    )
+    by: Literal["patient", "site", "leave_one_site_out"] = Field(
+        "patient",
+        description="What a test fold never divides; a patient never is. 'leave_one_site_out' sets the folds.",
+    )
+    operating_point: OperatingPointSection = Field(
+        OperatingPointSection(), description="From which probability on the answer is yes: a table, below."
+    )
+    calibration: Literal["temperature", "platt", "none"] = Field(
+        "temperature", description="How probabilities are mended on inner data."
+    )
+    bootstraps: Annotated[int, Field(ge=100)] = Field(1000, description="Draws of patients for intervals.")
     net_benefit_at: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
         description="Threshold probability of the net benefit in the tables; the prevalence if left out.",
@@ -263,10 +284,14 @@ class ExplainSection(_Section):
 class StudyFile(_Section):
     """A whole study file, presets applied."""
 
-    title: str = ""
+    title: str = Field("", description="Title of the report.")
     system: str = Field("", description="The published system whose figures are printed beside yours.")
-    preset: Literal["quick", "standard", "thorough", "paper"] = "standard"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1024
+    preset: Literal["quick", "standard", "thorough", "paper"] = Field(
+        "standard", description="What all keys that the file leaves out are set to; below."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        1024, description="All that is drawn by chance follows from it."
+    )
     cohort: CohortSection = CohortSection()
     target: TargetSection
     inputs: dict[str, InputSection] = Field(default_factory=dict, description="Found in the cohort if left out.")

@@ -364,6 +364,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before any work is done for it.
+
+    Raises:
+        OutputError: Something above it is a file, or is not this user's to write.
+    """
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise OutputError("cannot be written to", do="choose a folder of your own", where=str(folder))
+
+
 def unique(values: Iterable[str]) -> Iterator[str]:
     """Yield each value once, in order of first appearance."""
     return iter(dict.fromkeys(values))

@@ -215,3 +215,18 @@ def test_the_real_weights_load_with_their_own_scale(shared_data: Path) -> None:
     with torch.no_grad():
         maps = reference.forward_features((films.repeat(1, 3, 1, 1) - 0.5) / 0.5)
         torch.testing.assert_close(encoder(films), reference.forward_head(maps, pre_logits=True))
+
+
+def test_output_stride_dilates_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    plain = build("image_timm", network="resnet18").eval()
+    dilated = build("image_timm", network="resnet18", output_stride=8).eval()
+    dilated.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 1, 64, 64)
+    assert plain(x, 0, plain.depth - 1).shape[-1] == 2
+    assert dilated(x, 0, dilated.depth - 1).shape[-1] == 8
+
+
+def test_a_network_that_cannot_be_dilated_says_so() -> None:
+    with pytest.raises(EncoderError, match="output_stride"):
+        build("image_timm", network="vgg11", output_stride=8)

@@ -13,10 +13,10 @@ SMALL = {
     'preset = "quick"': 'preset = "quick"\n[validation]\nfolds = 3\nbootstraps = 100\nholdout = 0.2\n'
     "[augment]\nvariants = 2\ntest_time = 2",
     "seed = 1024\n": "",
-    "size = 96": "size = 32",
+    "size = 64": "size = 32",
     "width = 16": "width = 4",
-    "epochs = 12": "epochs = 1",
-    "batch = 32": "batch = 32\nepochs = 2",
+    "epochs = 10": "epochs = 1",
+    "epochs = 6": "epochs = 2",
     'masks = "mask"': 'masks = "mask"\ncases = 2\nsanity_cases = 3',
 }
 

@@ -58,6 +58,8 @@ class ImageTimm(Encoder):
         std: Deviation of the same.
         size: Side in pixels of the input, for networks built for one size (transformers); 0 is their own.
             Networks that take any size make no use of it.
+        output_stride: 8 or 16 dilates the last stages instead of halving their maps, with the same weights (Yu et
+            al., Dilated Residual Networks, CVPR 2017), for networks of timm that offer it; 0 leaves them.
 
     Raises:
         EncoderError: timm has no such network or weights, the weights do not fit, or an option is impossible.
@@ -71,12 +73,13 @@ class ImageTimm(Encoder):
         mean: Sequence[float] | float | None = None,
         std: Sequence[float] | float | None = None,
         size: int = 0,
+        output_stride: int = 0,
     ) -> None:
         if channels not in (1, 3):
             raise EncoderError(f"channels = {channels}", expected="1 (grey) or 3 (colour)", where=_where(network))
         from_file = _is_path(weights, network)
         tensors, notes = read(Path(weights)) if from_file else ({}, {})
-        model = _create(network, weights, size)
+        model = _create(network, weights, size, output_stride)
         card = model.pretrained_cfg
         if from_file and not is_own(notes):
             classifier = card.get("classifier") or ()
@@ -93,7 +96,13 @@ class ImageTimm(Encoder):
         super().__init__(
             spec={
                 "encoder": "image_timm",
-                "options": {"network": network, "channels": channels, **scale, "size": size},
+                "options": {
+                    "network": network,
+                    "channels": channels,
+                    **scale,
+                    "size": size,
+                    "output_stride": output_stride,
+                },
             },
             modality="image",
             channels=channels,
@@ -183,11 +192,12 @@ def _is_path(weights: str, network: str) -> bool:
     )
 
 
-def _create(network: str, weights: str, size: int) -> Any:
+def _create(network: str, weights: str, size: int, output_stride: int) -> Any:
     """The network without its classifier, in eval."""
     _check_name(network)
     card = _timm().get_pretrained_cfg(network)
     options = {"img_size": size} if size and card.fixed_input_size else {}
+    options |= {"output_stride": output_stride} if output_stride else {}
     pretrained = weights == "imagenet"
     if pretrained and not card.has_weights:
         raise EncoderError(
@@ -197,6 +207,14 @@ def _create(network: str, weights: str, size: int) -> Any:
         )
     try:
         model = _timm().create_model(network, pretrained=pretrained, num_classes=0, **options)
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        if not output_stride:
+            raise
+        raise EncoderError(
+            f"timm's network does not take output_stride = {output_stride}",
+            expected="8 or 16 for a network that can be dilated, such as a ResNet; 0 for all others",
+            where=_where(network),
+        ) from error
     except Exception as error:
         # The hub's client raises many unrelated types when it is out of reach; without it nothing is caught.
         if not pretrained:

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 
 from tenfold.cohort.manifest import Cohort
 from tenfold.errors import OutputError
-from tenfold.types import write_atomically
+from tenfold.types import refuse_unwritable, write_atomically
 
 RECORDED_PACKAGES = (
     "tenfold",
@@ -62,9 +61,7 @@ def check_out(out: Path, *, resume: bool = False, study_hash: str = "") -> None:
                 do="choose another --out, or put the study and the cohort back as they were",
                 where=str(out),
             )
-    place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not os.access(place, os.W_OK):
-        raise OutputError("cannot be written to", do="choose a folder of your own", where=str(place))
+    refuse_unwritable(out)
 
 
 def recorded_versions() -> dict[str, str]:

@@ -129,7 +129,7 @@ class FrozenOutputs:
         self._network, self._pictures, self._variants, self._autocast = network, pictures, variants, autocast
         self.start: Mapping[str, int] = {name: network.frozen(name) for name in pictures.stores}
         self._folders = {
-            name: folder / _digest(network, name, step, pictures) for name, step in self.start.items() if step
+            name: folder / _digest(network, name, step, pictures, autocast) for name, step in self.start.items() if step
         }
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -214,9 +214,9 @@ class FrozenOutputs:
         return outputs.float().clamp(-limit, limit).contiguous().cpu().numpy().astype(np.float16)
 
 
-def _digest(network: Network, name: str, step: int, pictures: Pictures) -> str:
-    """Name the frozen outputs by everything that decides them: weights, pictures, augmentation."""
-    digest = hashlib.sha256(f"{name}|{step}|{pictures.augmentation}|{pictures.seed}".encode())
+def _digest(network: Network, name: str, step: int, pictures: Pictures, autocast: torch.dtype) -> str:
+    """Name the frozen outputs by everything that decides them: weights, pictures, augmentation, precision."""
+    digest = hashlib.sha256(f"{name}|{step}|{pictures.augmentation}|{pictures.seed}|{autocast}".encode())
     store, rows = pictures.stores[name]
     digest.update(str(store.folder).encode() + rows.tobytes())
     encoder = network.encoders[name]

@@ -52,7 +52,10 @@ def test_kermany_without_parts(tree: Tree, tmp_path: Path) -> None:
     cohort = Cohort.read(made.cohort)
     assert cohort.columns == ("case", "patient", "film", "diagnosis", "subtype")
     assert cohort.image_columns == ("film",)
-    assert dict(zip(cohort.case.tolist(), cohort.patient.tolist(), strict=True)) == {
+    marks = {patient.split("-")[0] for patient in cohort.patient.tolist()}
+    assert len(marks) == 1
+    numbers = [patient.split("-")[1] for patient in cohort.patient.tolist()]
+    assert dict(zip(cohort.case.tolist(), numbers, strict=True)) == {
         "IM-0115-0001": "normal0115",
         "IM-0429-0001-0002": "normal0429",
         "NORMAL2-IM-0429-0001": "normal0429",
@@ -62,7 +65,8 @@ def test_kermany_without_parts(tree: Tree, tmp_path: Path) -> None:
     }
     assert cohort.labels("diagnosis").tolist() == ["normal"] * 3 + ["pneumonia"] * 3
     assert cohort.labels("subtype").tolist()[3:] == ["bacterial", "viral", "viral"]
-    assert made.study == {"target": "diagnosis", "classes": ["normal", "pneumonia"], "positive": "pneumonia"}
+    assert made.study["target"] == "diagnosis"
+    assert made.study["positive"] == "pneumonia"
     shutil.rmtree(source)
     assert all(film.is_file() for film in cohort.files("film"))
 
@@ -115,8 +119,8 @@ def test_nih_table(tree: Tree, tmp_path: Path) -> None:
     cohort = Cohort.read(made.cohort)
     assert cohort.patient.tolist() == ["00000001"] * 2
     assert cohort.labels("abnormal").tolist() == ["1", "0"]
-    assert cohort.labels("pleural_thickening").tolist() == ["1", "0"]
-    assert cohort.labels("edema").tolist() == ["0", "0"]
+    assert cohort.labels("Pleural_Thickening").tolist() == ["1", "0"]
+    assert cohort.labels("Edema").tolist() == ["0", "0"]
     assert cohort.labels("age").tolist() == ["58", "58"]
     assert cohort.labels("view").tolist() == ["PA", "AP"]
     assert cohort.labels("part").tolist() == ["", "test"]
@@ -279,3 +283,14 @@ def test_nih_as_it_is(shared_data: Path, tmp_path: Path) -> None:
     cohort = Cohort.read(importer("nih")(shared_data / "nih1000", tmp_path / "out").cohort)
     assert len(cohort) == 1000
     assert sorted(cohort.labels("abnormal").tolist()) == ["0"] * 500 + ["1"] * 500
+
+
+def test_children_of_two_imports_are_never_taken_for_the_same(tree: Tree, tmp_path: Path) -> None:
+    first = tree(*KERMANY)
+    patients = []
+    for k in range(2):
+        if k:
+            (first / "PNEUMONIA" / "person1_virus_6.jpeg").rename(first / "PNEUMONIA" / "person2_virus_7.jpeg")
+        made = importer("kermany")(first, tmp_path / f"out{k}")
+        patients.append(set(Cohort.read(made.cohort).patient.tolist()))
+    assert not patients[0] & patients[1]

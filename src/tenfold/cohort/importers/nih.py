@@ -92,7 +92,7 @@ def _from_table(source: Path, table: Path, out: Path, *, hardlink: bool) -> Impo
     listed = {row["Image Index"] for _, row in rows}
     more = [name for name in _MORE if any(name in film.values for film in films)]
     part = ["part"] if parts else []
-    findings = [name.lower() for name in FINDINGS]
+    findings = list(FINDINGS)
     columns = ["case", "patient", "film", *part, *more, "abnormal", *findings]
     cohort = build(films, columns, out, hardlink=hardlink)
     notes = [note("patients", f"{len(films)} films of {len({f.values['patient'] for f in films})} patients.")]
@@ -156,7 +156,7 @@ def _film(row: Mapping[str, str], picture: Path, parts: Mapping[str, str], where
         if name not in FINDINGS:
             raise CohortError(f"'{name}' is no finding", do=nearest(name, (*FINDINGS, _NONE)), where=where)
     values = {"case": picture.stem, "patient": f"{int(patient):08d}", "abnormal": str(int(bool(present)))}
-    values.update({name.lower(): str(int(name in present)) for name in FINDINGS})
+    values.update({name: str(int(name in present)) for name in FINDINGS})
     for column, names in _MORE.items():
         there = [row[name] for name in names if name in row]
         if there:

@@ -352,11 +352,11 @@ def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
     table = Table("film", f"probability of {predictor.positive}", "models' range", "decision")
     for row in rows:
         if row["error"]:
-            table.add_row(escape(row["case"]), "-", "-", "no result", style="red")
+            table.add_row(escape(Path(row["case"]).name), "-", "-", "no result", style="red")
         else:
             low, high = row["spread"]
             shown = f"{row['probabilities'][predictor.positive]:.3f}"
-            table.add_row(escape(row["case"]), shown, f"{low:.3f} to {high:.3f}", row["decision"])
+            table.add_row(escape(Path(row["case"]).name), shown, f"{low:.3f} to {high:.3f}", row["decision"])
     Console().print(table)
     point = predictor.operating_point
     if point is not None:

@@ -10,8 +10,8 @@ from tenfold.simulate import SIMULATORS
 from tenfold.study import Run, Study
 
 SMALL = {
-    'preset = "quick"': 'preset = "quick"\n[validation]\nfolds = 3\nbootstraps = 100\nholdout = 0.2\n'
-    "[augment]\nvariants = 2\ntest_time = 2",
+    'preset = "quick"': 'preset = "quick"\n[validation]\nfolds = 3\nbootstraps = 100\nholdout = 0.2\n',
+    "test_time = 4": "variants = 2\ntest_time = 2",
     "seed = 1024\n": "",
     "size = 64": "size = 32",
     "width = 16": "width = 4",

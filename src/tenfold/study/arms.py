@@ -242,10 +242,13 @@ def fit_arm(
             )
         )
     predictions, points, calibrations = _decide(bench, arm.name, folds)
+    weights = _names(inputs)
     # where a fold stopped early differs; the record shows the first fold's course
     for summary, section in zip(folds[0].fits, own_sections, strict=True):
         records.append(
-            _stage_record(section, summary["history"], summary["best_epoch"], _recipe(section, config), bool(records))
+            _stage_record(
+                section, summary["history"], summary["best_epoch"], _recipe(section, config), bool(records), weights
+            )
         )
     encoder_names = [s.encoder for s in inputs.values()]
     record = {
@@ -253,7 +256,7 @@ def fit_arm(
         "reason": "",
         "encoder": ", ".join(encoder_names),
         "network": ", ".join(s.network if s.encoder == "image_timm" else s.encoder for s in inputs.values()),
-        "weights": ", ".join(Path(s.weights).name for s in inputs.values()),
+        "weights": weights,
         "size": ", ".join(str(s.size) for s in inputs.values()),
         "parameters": first.parameter_count,
         "stages": [s.name for s in sections],
@@ -318,6 +321,11 @@ def _options(section: InputSection) -> dict[str, Any]:
     return {"channels": section.channels, **named, **section.options}
 
 
+def _names(inputs: Mapping[str, InputSection]) -> str:
+    """Name the starting weights without the folders they lie in."""
+    return ", ".join(Path(section.weights).name for section in inputs.values())
+
+
 def _weights(folder: Path, weights: str) -> str:
     return weights if weights in ("imagenet", "none") else str((folder / weights).resolve())
 
@@ -380,7 +388,9 @@ def _run_sources(
                 if name.startswith("encoder_list.")
             }
             write_atomically(state_file, save(state))
-            record = _stage_record(section, result.history, result.best_epoch, recipe, previous is not None)
+            record = _stage_record(
+                section, result.history, result.best_epoch, recipe, previous is not None, _names(inputs)
+            )
             record["cases"] = {"train": len(material.train), "inner": len(material.inner)}
             write_atomically(folder / "done.json", json.dumps(record))
         records.append(json.loads((folder / "done.json").read_text("utf-8")))
@@ -481,7 +491,12 @@ def _table(
 
 
 def _stage_record(
-    section: StageSection, history: Sequence[Mapping[str, float]], best: int, recipe: Recipe, follows: bool
+    section: StageSection,
+    history: Sequence[Mapping[str, float]],
+    best: int,
+    recipe: Recipe,
+    follows: bool,
+    weights: str,
 ) -> dict[str, Any]:
     return {
         "name": section.name,
@@ -491,7 +506,7 @@ def _stage_record(
         "epochs_run": len(history),
         "best_epoch": best,
         "history": list(history),
-        "transferred": "all encoder weights of the stage before" if follows else "none: first stage",
+        "transferred": "all encoder weights of the stage before" if follows else f"starting weights: {weights}",
         "reset": "the head",
         "recipe": asdict(recipe),
     }

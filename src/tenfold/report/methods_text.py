@@ -211,7 +211,9 @@ def _statistics(run: Run) -> str:
             if word in auc.method.lower()
         ]
         text += f"The AUC and its interval were made by: {auc.method}{f' ({joined(named)})' if named else ''}. "
-    methods = list(dict.fromkeys(e.method for name, e in found.items() if name != "auc" and e.method))
+    # each number's own n stands in its table: here the ways alone are named, once each
+    stems = (e.method.split("; n =")[0] for name, e in found.items() if name != "auc" and e.method)
+    methods = list(dict.fromkeys(stems))
     text += f"Further intervals: {'; '.join(methods)}. " if methods else ""
     text += "Net benefit and decision curves followed Vickers 2006. " if "net_benefit" in found else ""
     text += "The integrated calibration index followed Austin 2019. " if "ici" in found else ""

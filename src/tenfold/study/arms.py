@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from tenfold import encoders
 from tenfold.cohort.manifest import Cohort, Labels
 from tenfold.config import ArmSection, InputSection, StageSection, StudyFile
-from tenfold.errors import CohortError
+from tenfold.errors import CohortError, EncoderError
 from tenfold.modalities import MODALITIES
 from tenfold.modalities.image import ImagePreparation, read_image
 from tenfold.network.heads import HeadSpec
@@ -196,7 +196,7 @@ def fit_arm(
     )
     make = _maker(bench, inputs, head)
     first = make().eval()
-    precision = choose_precision(bench.device, lambda: first(pictures.batch(np.arange(min(8, pictures.cases)))))
+    precision = _precision(bench, arm, lambda: first(pictures.batch(np.arange(min(8, pictures.cases)))))
 
     source_sections = [s for s in sections if s.cohort]
     own_sections = [s for s in sections if not s.cohort]
@@ -205,33 +205,24 @@ def fit_arm(
     def build() -> Network:
         network = make()
         if state_file is not None:
-            # the heads of the source stage stayed behind: only encoders are in the file
-            network.load_state_dict(load(state_file.read_bytes()), strict=False)
+            _load_encoders(network, state_file)
         return network
 
+    # the head is made anew by the first of the study's own stages and handed on by the others
+    stages = [
+        Stage(s.name, bench.target, None if k else head, _recipe(s, config), config.augment.variants)
+        for k, s in enumerate(own_sections)
+    ]
+    epochs = sum(stage.recipe.epochs for stage in stages)
     folds = []
     for split in bench.splits:
         material = _material(bench, pictures, split)
-        stages = [
-            (
-                Stage(
-                    s.name,
-                    bench.target,
-                    head if k == 0 else None,
-                    _recipe(s, config),
-                    config.augment.variants,
-                ),
-                material,
-            )
-            for k, s in enumerate(own_sections)
-        ]
-        epochs = sum(stage.recipe.epochs for stage, _ in stages)
         bench.progress.start(f"{arm.name}: repeat {split.repeat + 1}, fold {split.fold + 1}", epochs)
         folds.append(
             run_fold(
                 bench.work / "folds" / _slug(arm.name) / f"{split.repeat}-{split.fold}",
                 build,
-                stages,
+                [(stage, material) for stage in stages],
                 test=bench.rows(split.test),
                 pictures=pictures,
                 views=config.augment.test_time,
@@ -250,21 +241,6 @@ def fit_arm(
                 section, summary["history"], summary["best_epoch"], _recipe(section, config), bool(records), weights
             )
         )
-    encoder_names = [s.encoder for s in inputs.values()]
-    record = {
-        "status": "done",
-        "reason": "",
-        "encoder": ", ".join(encoder_names),
-        "network": ", ".join(s.network if s.encoder == "image_timm" else s.encoder for s in inputs.values()),
-        "weights": weights,
-        "size": ", ".join(str(s.size) for s in inputs.values()),
-        "parameters": first.parameter_count,
-        "stages": [s.name for s in sections],
-        "precision": str(precision).removeprefix("torch."),
-        "seconds": time.monotonic() - started,
-        "flaws": list(arm.flaws),
-    }
-
     return FittedArm(
         name=arm.name,
         predictions=predictions,
@@ -275,7 +251,19 @@ def fit_arm(
         pictures=pictures,
         inputs=inputs,
         precision=precision,
-        record=record,
+        record={
+            "status": "done",
+            "reason": "",
+            "encoder": ", ".join(s.encoder for s in inputs.values()),
+            "network": ", ".join(s.network if s.encoder == "image_timm" else s.encoder for s in inputs.values()),
+            "weights": weights,
+            "size": ", ".join(str(s.size) for s in inputs.values()),
+            "parameters": first.parameter_count,
+            "stages": [s.name for s in sections],
+            "precision": str(precision).removeprefix("torch."),
+            "seconds": time.monotonic() - started,
+            "flaws": list(arm.flaws),
+        },
         stages=records,
     )
 
@@ -298,6 +286,26 @@ def predict_holdout(bench: Bench, arm: FittedArm) -> PredictionTable:
 
 def _section(bench: Bench, name: str) -> ArmSection:
     return next(a for a in bench.config.arms if a.name == name)
+
+
+def _precision(bench: Bench, arm: ArmSection, step: Callable[[], object]) -> torch.dtype:
+    """Measure which precision is faster once a run: a resumed one must not choose otherwise."""
+    place = bench.work / "precision" / _slug(arm.name)
+    if not place.is_file():
+        write_atomically(place, str(choose_precision(bench.device, step)).removeprefix("torch."))
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[place.read_text("utf-8")]
+
+
+def _load_encoders(network: Network, file: Path) -> None:
+    """Put encoders from a source stage into a network; its heads stayed behind."""
+    found = network.load_state_dict(load(file.read_bytes()), strict=False)
+    lacking = [name for name in found.missing_keys if name.startswith("encoder_list.")]
+    if lacking or found.unexpected_keys:
+        raise EncoderError(
+            f"the encoder of the stage before does not fit: {(lacking + found.unexpected_keys)[0]}",
+            do="remove the run folder and start again",
+            where=str(file),
+        )
 
 
 def _maker(bench: Bench, inputs: Mapping[str, InputSection], head: HeadSpec) -> Callable[[], Network]:
@@ -368,7 +376,7 @@ def _run_sources(
         if not (folder / "done.json").is_file():
             network = make()
             if previous is not None:
-                network.load_state_dict(load(previous.read_bytes()), strict=False)
+                _load_encoders(network, previous)
             recipe = _recipe(section, bench.config)
             pictures = bench.pictures(cohort, hashes, inputs, section.name)
             stage, material = _source_stage(bench, section, cohort, pictures, recipe)

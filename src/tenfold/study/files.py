@@ -54,8 +54,10 @@ def check_out(out: Path, *, resume: bool = False, study_hash: str = "") -> None:
                 where=str(out),
             )
         record = out / "run.json"
-        known = json.loads(record.read_text("utf-8")).get("hashes", {}).get("study") if record.is_file() else None
-        if known != study_hash:
+        known = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+        if known.get("status") == "done":
+            raise OutputError("holds a finished run", do="choose another --out for a new one", where=str(out))
+        if known.get("hashes", {}).get("study") != study_hash:
             raise OutputError(
                 "holds a run of another study file or another cohort",
                 do="choose another --out, or put the study and the cohort back as they were",
@@ -75,8 +77,11 @@ def recorded_versions() -> dict[str, str]:
 
 def shown_command() -> str:
     """Return the command line; an absolute path says where somebody's patients lie, so its last part stands for it."""
-    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
-    return " ".join(arguments)
+    shown = []
+    for argument in sys.argv:
+        key, equals, value = argument.rpartition("=")
+        shown.append(f"{key}{equals}{Path(value).name if Path(value).is_absolute() else value}")
+    return " ".join(shown)
 
 
 def truth_of(cohort: Cohort) -> dict[str, Any] | None:

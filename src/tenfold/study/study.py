@@ -92,7 +92,7 @@ class Study:
         self,
         cohort: Cohort | None = None,
         *,
-        out: Path | str,
+        out: Path | str | None = None,
         resume: bool = False,
         device: str = "auto",
         threads: int | None = None,
@@ -102,7 +102,8 @@ class Study:
 
         Args:
             cohort: The patients; the cohort that the study file names if left out.
-            out: Folder for the results. It must be empty or absent, unless `resume`.
+            out: Folder for the results; `run` beside the study file if left out. It must be empty or absent, unless
+                `resume`.
             resume: Go on with a run that was killed in that folder.
             device: "auto", "cpu", "cuda" or "mps".
             threads: CPU threads; all if left out.
@@ -119,7 +120,7 @@ class Study:
         cohort = cohort or self.cohort()
         config = self._with_inputs(cohort)
         check_encoders(config)
-        out = Path(out)
+        out = self.folder / "run" if out is None else Path(out)
         study_hash = _study_digest(config, cohort)
         check_out(out, resume=resume, study_hash=study_hash)
         chosen = choose_device(device)
@@ -250,6 +251,8 @@ class Study:
                 "opened": opened,
             }
             with clock("bundle"):
+                # what a run that was killed right here left behind is whole, but not this run's last word
+                shutil.rmtree(out / "bundle", ignore_errors=True)
                 run["hashes"]["bundle"] = write_bundle(out / "bundle", bench, proposed, run, evaluation)
             run |= {"timings": clock.seconds, "seconds": sum(clock.seconds.values())}
             write_json(out / "run.json", run)

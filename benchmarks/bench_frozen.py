@@ -52,7 +52,7 @@ def main() -> None:
         plain.prepare(threads)
         begun = time.perf_counter()
         model = plain.build("resnet34")
-        frozen = plain.freeze_below(model, ("layer4", "fc"))
+        frozen = plain.freeze_below(model, ("layer4.2", "fc"))
         plain.fit(model, loader(train, True), loader(inner, False), epochs=plain_epochs, frozen=frozen)
         plain_seconds = (time.perf_counter() - begun) * chosen.epochs / plain_epochs
         logits, _ = plain.predict(model, loader(test, False))

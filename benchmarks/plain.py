@@ -82,10 +82,10 @@ def build(name: str) -> nn.Module:
 
 
 def freeze_below(model: nn.Module, learning: Sequence[str]) -> list[nn.Module]:
-    """Let only some children learn; return the others, whose norm layers are to be held in eval."""
-    frozen = [child for name, child in model.named_children() if name not in learning]
-    for child in frozen:
-        child.requires_grad_(False)
+    """Let only the named modules learn; return the others' leaves, whose norm layers are to be held in eval."""
+    frozen = [m for name, m in model.named_modules() if not name.startswith(tuple(learning)) and not [*m.children()]]
+    for module in frozen:
+        module.requires_grad_(False)
     return frozen
 
 

@@ -41,10 +41,10 @@ def _built(network: str, **options: object) -> ImageTimm:
 @pytest.mark.parametrize(
     ("network", "size", "first", "last", "blocks"),
     [
-        ("resnet18", 64, "layer1", "layer4", 5),
-        ("mobilenetv2_100", 64, "blocks.0", "conv_head", 9),
+        ("resnet18", 64, "layer1.0", "layer4.1", 9),
+        ("mobilenetv2_100", 64, "blocks.0.0", "conv_head", 19),
         ("convnext_atto", 64, "stages.0", "stages.3", 5),
-        pytest.param("efficientnet_b0", 64, "blocks.0", "conv_head", 9, marks=slow),
+        pytest.param("efficientnet_b0", 64, "blocks.0.0", "conv_head", 18, marks=slow),
         pytest.param("densenet121", 64, "features.denseblock1", "features.denseblock4", 8, marks=slow),
         pytest.param("inception_v3", 96, "Conv2d_2a_3x3", "Mixed_7c", 16, marks=slow),
         pytest.param("legacy_xception", 96, "block1", "conv4", 15, marks=slow),

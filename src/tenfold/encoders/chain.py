@@ -121,14 +121,17 @@ def _linked(calls: list[_Call], tensor: Any) -> int:
 
 
 def _candidates(network: nn.Module) -> list[Named]:
-    """The children, with those of a trunk in its place."""
-    found: list[Named] = []
-    for name, child in network.named_children():
-        if name in TRUNKS and isinstance(child, nn.Sequential):
-            found += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
-        else:
-            found.append((name, child))
-    return found
+    """The children, with those of a trunk or of a row of residual blocks in its place."""
+    return [named for name, child in network.named_children() for named in _opened(name, child)]
+
+
+def _opened(name: str, module: nn.Module) -> list[Named]:
+    inner = list(module.named_children())
+    # a stage of a ResNet is a row of modules that have parts themselves; a row of bare layers is one block
+    row = isinstance(module, nn.Sequential) and inner and all(any(True for _ in m.children()) for _, m in inner)
+    if not row and not (name in TRUNKS and isinstance(module, nn.Sequential)):
+        return [(name, module)]
+    return [named for key, child in inner for named in _opened(f"{name}.{key}", child)]
 
 
 def _watch(modules: list[Named], forward: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[list[_Call], Tensor]:

@@ -64,7 +64,8 @@ class ImageResidualDilated(Encoder):
         dilations = DILATED_DILATIONS if dilated else DILATIONS
         wide = width
         for i, name in enumerate(STAGES):
-            blocks.append((name, _stage(wide, width * 2**i, depths[i], strides[i], dilations[i])))
+            stage = _stage(wide, width * 2**i, depths[i], strides[i], dilations[i])
+            blocks += [(f"{name}.{k}", bottleneck) for k, bottleneck in enumerate(stage)]
             wide = width * 2**i * EXPANSION
         super().__init__(
             spec={"encoder": "image_residual_dilated", "options": options},
@@ -123,9 +124,9 @@ def _stem(channels: int, width: int) -> nn.Sequential:
     )
 
 
-def _stage(wide: int, narrow: int, depth: int, stride: int, dilation: int) -> nn.Sequential:
+def _stage(wide: int, narrow: int, depth: int, stride: int, dilation: int) -> list[nn.Module]:
     rest = [_Bottleneck(narrow * EXPANSION, narrow, 1, dilation) for _ in range(depth - 1)]
-    return nn.Sequential(_Bottleneck(wide, narrow, stride, dilation), *rest)
+    return [_Bottleneck(wide, narrow, stride, dilation), *rest]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -41,8 +41,8 @@ AUXILIARY = ("AuxLogits.",)
 class ImageTimm(Encoder):
     """A network of timm up to its pooled features; the classifier is left out.
 
-    The blocks are found by watching one pass (`tenfold.encoders.chain`): a ResNet gives stem, layer1 ..
-    layer4, a MobileNetV2 its stem, blocks.0 .. blocks.6 and conv_head. A network whose modules do not run in
+    The blocks are found by watching one pass (`tenfold.encoders.chain`): a ResNet gives its stem and every residual
+    block, layer1.0 .. layer4.2, a MobileNetV2 its stem, blocks.0.0 .. blocks.6.0 and conv_head. A network whose modules do not run in
     a chain, such as a vision transformer, is one block. Pooling is the network's own, with
     the norm that some have behind it.
 

@@ -42,9 +42,9 @@ class ImageTimm(Encoder):
     """A network of timm up to its pooled features; the classifier is left out.
 
     The blocks are found by watching one pass (`tenfold.encoders.chain`): a ResNet gives its stem and every residual
-    block, layer1.0 .. layer4.2, a MobileNetV2 its stem, blocks.0.0 .. blocks.6.0 and conv_head. A network whose modules do not run in
-    a chain, such as a vision transformer, is one block. Pooling is the network's own, with
-    the norm that some have behind it.
+    block, layer1.0 .. layer4.2, a MobileNetV2 its stem, blocks.0.0 .. blocks.6.0 and conv_head. A network whose
+    modules do not run in a chain, such as a vision transformer, is one block. Pooling is the network's own, with the
+    norm that some have behind it.
 
     A grey film is repeated over three channels before the network's own mean and deviation are applied. Those
     are taken from the options where given, else from the weights file's metadata, else from timm's card.

@@ -276,11 +276,9 @@ def predict_holdout(bench: Bench, arm: FittedArm) -> PredictionTable:
         network = arm.network(k)
         network.thaw(bench.config.stages_of(_section(bench, arm.name))[-1].training(bench.config.training).thaw)
         source = source_for(network, arm.pictures, bench.work / "frozen", bench.config.augment.variants, arm.precision)
-        views = [
-            predict_scores(network, source, rows, bench.target, view_index=v, autocast=arm.precision)
-            for v in range(bench.config.augment.test_time)
-        ]
-        probabilities.append(calibration.apply(np.mean(views, 0)))
+        views = bench.config.augment.test_time
+        scores = predict_scores(network, source, rows, bench.target, views=views, autocast=arm.precision)
+        probabilities.append(calibration.apply(scores))
     return _table(bench, arm.name, rows, np.mean(probabilities, 0), HOLDOUT, -1, -1)
 
 
@@ -453,8 +451,8 @@ def _decide(
     pooled: list[tuple[FloatArray, IntArray]] = []
     for split, result in zip(bench.splits, folds, strict=True):
         inner, test = bench.rows(split.inner), bench.rows(split.test)
-        calibration = CALIBRATIONS[validation.calibration](result.inner_scores.mean(0), truth[inner])
-        decided = calibration.apply(result.inner_scores.mean(0))
+        calibration = CALIBRATIONS[validation.calibration](result.inner_scores, truth[inner])
+        decided = calibration.apply(result.inner_scores)
         place = (name, split.repeat, split.fold)
         points[place] = _point(bench, decided[:, -1], truth[inner] == 1)
         calibrations.append(calibration)
@@ -464,7 +462,7 @@ def _decide(
                 bench,
                 name,
                 test,
-                calibration.apply(result.test_scores.mean(0)),
+                calibration.apply(result.test_scores),
                 OUT_OF_FOLD,
                 split.repeat,
                 split.fold,

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -30,8 +29,8 @@ class FoldResult:
     """What one fold of one arm gave.
 
     Attributes:
-        inner_scores: (views, m, classes) logits of the inner part.
-        test_scores: (views, n, classes) logits of the cases that were kept from it.
+        inner_scores: (m, classes) logits of the inner part, the mean over test-time views.
+        test_scores: (n, classes) the same of the cases that were kept from it.
         fits: One summary a stage: name, best_epoch, history.
         weights: File with the network's state.
     """
@@ -86,12 +85,10 @@ def run_fold(
         target = stages[-1][0].target
         source = source_for(network, pictures, cache, stages[-1][0].variants, autocast)
 
-        def scores(rows: IntArray) -> FloatArray:
-            return np.stack(
-                [predict_scores(network, source, rows, target, view_index=k, autocast=autocast) for k in range(views)]
-            )
-
-        tensors = {"inner": scores(stages[-1][1].inner), "test": scores(test)}
+        tensors = {
+            part: predict_scores(network, source, rows, target, views=views, autocast=autocast)
+            for part, rows in (("inner", stages[-1][1].inner), ("test", test))
+        }
         state = {name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()}
         write_atomically(folder / "weights.safetensors", save(state))
         write_atomically(

@@ -164,12 +164,17 @@ def predict_scores(
     rows: IntArray,
     target: str,
     *,
-    view_index: int = 0,
+    views: int = 1,
     autocast: torch.dtype = torch.float32,
 ) -> FloatArray:
-    """Return what calibration takes of some cases, float64 (n, classes)."""
-    logits = _logits(network, source, rows, target, view_index=view_index, autocast=autocast)
-    return network.to_scores(target, logits)
+    """Return what calibration takes of some cases, float64 (n, classes): the mean over their test-time views."""
+    return np.mean(
+        [
+            network.to_scores(target, _logits(network, source, rows, target, view_index=k, autocast=autocast))
+            for k in range(views)
+        ],
+        axis=0,
+    )
 
 
 def _logits(

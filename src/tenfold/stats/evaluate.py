@@ -6,7 +6,7 @@ It must not know how predictions were made, nor which of several splits it is gi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def evaluate(
     treat_at = prevalence(known, positive) if net_benefit_at is None else net_benefit_at
     draws = draws_of(known, bootstraps, seed)
     return {
-        arm: _estimates(samples_of(known, arm, positive=positive, thresholds=thresholds, treat_at=treat_at), draws)
+        arm: estimates(samples_of(known, arm, positive=positive, thresholds=thresholds, treat_at=treat_at), draws)
         for arm in known.arms
     }
 
@@ -66,23 +66,32 @@ def draws_of(known: PredictionTable, bootstraps: int, seed: int) -> bootstrap.Dr
     return bootstrap.draw(len(np.unique(known.patient)), bootstraps, seed)
 
 
-def _estimates(samples: tuple[Sample, ...], draws: bootstrap.Draws) -> dict[str, Estimate]:
-    """All metrics of one arm."""
+def estimates(
+    samples: tuple[Sample, ...], draws: bootstrap.Draws, names: Collection[str] = METRICS
+) -> dict[str, Estimate]:
+    """Compute metrics of one arm, or of some of its cases.
+
+    Args:
+        samples: One a repeat.
+        draws: What `draws_of` returned for the whole table.
+        names: Keys of `METRICS`.
+    """
     both = all(s.both_classes for s in samples)
-    estimates, pending = {}, {}
-    for name, metric in METRICS.items():
+    found, pending = {}, {}
+    for name in names:
+        metric = METRICS[name]
         value = point(samples, metric) if both or not metric.both_classes else math.nan
         if math.isnan(value):
-            estimates[name] = _undefined(samples, metric, both)
+            found[name] = _undefined(samples, metric, both)
         elif metric.interval == "delong":
-            estimates[name] = _auc(samples, draws.shape[1])
+            found[name] = _auc(samples, draws.shape[1])
         elif metric.share is not None:
             hits, counted = zip(*(metric.share(s) for s in samples), strict=True)
-            estimates[name] = proportions.proportion(samples, hits, counted, draws.shape[1])
+            found[name] = proportions.proportion(samples, hits, counted, draws.shape[1])
         else:
             pending[name] = value
-    estimates |= _bootstrapped(samples, pending, draws)
-    return {name: estimates[name] for name in METRICS}
+    found |= _bootstrapped(samples, pending, draws)
+    return {name: found[name] for name in names}
 
 
 def point(samples: tuple[Sample, ...], metric: Metric) -> float:

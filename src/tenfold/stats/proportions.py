@@ -25,7 +25,8 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     spread = Z**2 / n
     middle = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not leave a share of 0 or 1 outside its own interval.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def effective_n(hits: FloatArray, trials: FloatArray) -> float:

@@ -4,7 +4,8 @@ It must not know cohorts, labels, folds or networks, nor anything random: augmen
 
 Every modality keeps the same contract, in this order:
 
-- read: a file becomes a `types.Reading`, or an `errors.ImageError` that says what is wrong with it.
+- read: a file becomes a `types.Reading`, or an `errors.ImageError` that says what is wrong with it; the cells of a
+  table become a `table.TableReading`, or an `errors.CohortError`.
 - check: what is readable but useless (a blank picture) is told apart, so that the audit can name it.
 - fit: what the preparation must learn, it learns from training patients only. Pictures learn nothing.
 - apply: the fitted preparation turns a reading into an array of fixed shape. The same reading always gives
@@ -15,5 +16,11 @@ Every modality keeps the same contract, in this order:
 from __future__ import annotations
 
 from tenfold.modalities.image import ImagePreparation
+from tenfold.modalities.table import TablePreparation
 
-MODALITIES: dict[str, type[ImagePreparation]] = {"image": ImagePreparation}
+Preparation = ImagePreparation | TablePreparation
+
+MODALITIES: dict[str, type[ImagePreparation] | type[TablePreparation]] = {
+    "image": ImagePreparation,
+    "table": TablePreparation,
+}

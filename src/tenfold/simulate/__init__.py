@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tenfold.simulate import pneumonia
+from tenfold.simulate import nec, pneumonia
+from tenfold.simulate.nec import SimulatedNec
 from tenfold.simulate.pneumonia import Simulated
 
-__all__ = ["SIMULATORS", "Simulated"]
+__all__ = ["SIMULATORS", "Simulated", "SimulatedNec"]
 
-SIMULATORS: dict[str, Callable[..., Simulated]] = {"pneumonia": pneumonia.simulate}
+SIMULATORS: dict[str, Callable[..., Simulated | SimulatedNec]] = {
+    "nec": nec.simulate,
+    "pneumonia": pneumonia.simulate,
+}
 """Name on the command line -> the function that writes the cohort."""

@@ -25,13 +25,9 @@ that of a reader who looks at the lungs.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -42,9 +38,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage, special, stats
 
-from tenfold.errors import OutputError, StudyError
 from tenfold.simulate import chest
 from tenfold.simulate.chest import Body, Picture, Pose
+from tenfold.simulate.files import refuse_impossible, save_film, write_csv, written_whole
 from tenfold.types import FloatArray
 
 NORMAL, PNEUMONIA = "normal", "pneumonia"
@@ -235,7 +231,8 @@ def simulate(
         StudyError: An impossible value.
         OutputError: `out` holds something, or cannot be written to.
     """
-    _refuse_impossible(
+    refuse_impossible(
+        "pneumonia",
         patients=(patients, 4, 100_000),
         seed=(seed, 0, 2**32),
         size=(size, 48, 2048),
@@ -281,7 +278,7 @@ def simulate(
         "severity": {"normal": law.normal, "pneumonia": law.pneumonia, "tau": law.tau, "sigma": law.sigma},
         "planted": planted,
     }
-    with _written_whole(out) as folder:
+    with written_whole(out) as folder:
         _write_children(folder, visits, law, seed=seed, size=size, prevalence=prevalence, shift=shift)
         if adults:
             _write_adults(folder / "adults", adults, law, seed=seed, size=size)
@@ -418,11 +415,11 @@ def _write_children(
             truths[visit.case] = {**truths[visit.copy_of], "case": visit.case}
         else:
             severity, pixels = _expose(visit, drawing, law, seed)
-            _save(_mark(pixels) if visit.marked else pixels, folder / film)
+            save_film(_mark(pixels) if visit.marked else pixels, folder / film)
             truths[visit.case] = _truth_row(visit, drawing, severity, pixels, law, prevalence)
         if visit.positive:
             mask = f"masks/{visit.case}.png"
-            _save(255.0 * drawing.mask(), folder / mask)
+            save_film(255.0 * drawing.mask(), folder / mask)
         rows.append(
             {
                 "case": visit.case,
@@ -437,8 +434,8 @@ def _write_children(
                 "sex": visit.sex,
             }
         )
-    _write_csv(folder / "cohort.csv", rows)
-    _write_csv(folder / "truth.csv", list(truths.values()))
+    write_csv(folder / "cohort.csv", rows)
+    write_csv(folder / "truth.csv", list(truths.values()))
 
 
 def _expose(visit: Visit, drawing: Drawing, law: Binormal, seed: int) -> tuple[float, FloatArray]:
@@ -469,10 +466,10 @@ def _write_adults(folder: Path, count: int, law: Binormal, *, seed: int, size: i
     for n in range(count):
         name = f"a{seed}-{n + 1:04d}"
         film, found = _adult(_chance(seed, _ADULT, n), law, size)
-        _save(film, folder / f"films/{name}.png")
+        save_film(film, folder / f"films/{name}.png")
         labels = {finding: int(finding in found) for finding in FINDINGS}
         rows.append({"case": name, "patient": name, "site": "adults", "film": f"films/{name}.png", **labels})
-    _write_csv(folder / "cohort.csv", rows)
+    write_csv(folder / "cohort.csv", rows)
 
 
 def _adult(rng: np.random.Generator, law: Binormal, size: int) -> tuple[FloatArray, set[str]]:
@@ -512,13 +509,6 @@ def _mark(film: FloatArray) -> FloatArray:
     return marked
 
 
-def _save(film: Picture, path: Path) -> None:
-    """Write 8-bit grey, uncompressed: the size of the file must not tell how rough the picture is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.clip(np.rint(film), 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(path, compress_level=0)
-
-
 def _copy_resaved(source: Path, target: Path) -> None:
     """Copy a film by way of a JPEG, as films travel: no longer the same bytes, still the same picture."""
     through = io.BytesIO()
@@ -533,47 +523,3 @@ def _with_both_outcomes(visits: Sequence[Visit]) -> list[str]:
     for v in visits:
         outcomes.setdefault(v.patient, set()).add(v.positive)
     return [patient for patient, seen in outcomes.items() if len(seen) == 2]
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        out = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
-        out.writeheader()
-        out.writerows(rows)
-
-
-def _refuse_impossible(**given: tuple[float, float, float]) -> None:
-    """Refuse the first argument outside its range: name = (value, lowest, highest)."""
-    for name, (value, low, high) in given.items():
-        if not low <= value <= high:
-            raise StudyError(f"{name} = {value}", expected=f"{low} to {high}", where="simulate pneumonia")
-
-
-@contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """Give a temporary neighbour to build in, and make it `out` only when all of it is there."""
-    temporary = None
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError(
-                "something is there already",
-                expected="a folder that does not exist yet, or is empty",
-                do="name another folder, or remove this one yourself",
-                where=str(out),
-            )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        yield temporary
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the simulated cohort: {error.strerror or error}",
-            do="free space or choose a folder that you may write to, then run the same command again",
-            where=str(out),
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)

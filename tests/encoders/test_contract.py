@@ -14,13 +14,19 @@ from tenfold.errors import EncoderError
 EXAMPLES = {
     "image_residual_dilated": {"width": 8, "depths": [1, 1, 1, 1]},
     "image_timm": {"network": "mobilenetv3_small_050"},
+    "table_conv1d": {"features": 7},
+    "table_mlp": {"features": 7},
 }
+BUILDS = [
+    (name, {"channels": channels} if name.startswith("image") else {})
+    for name in ENCODERS
+    for channels in ((1, 3) if name.startswith("image") else (2,))
+]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_keeps_the_contract(name: str, channels: int) -> None:
-    encoder = build(name, channels=channels, **EXAMPLES[name])
+@pytest.mark.parametrize(("name", "options"), BUILDS)
+def test_every_encoder_keeps_the_contract(name: str, options: dict[str, int]) -> None:
+    encoder = build(name, **options, **EXAMPLES[name])
     state = {key: value.clone() for key, value in encoder.state_dict().items()}
     check_encoder(encoder, 64)
     assert all(torch.equal(state[key], value) for key, value in encoder.state_dict().items())
@@ -113,6 +119,12 @@ def test_the_checker_says_which_promise_is_broken(encoder: Callable[[], Encoder]
         ("image_tim", {}, "did you mean 'image_timm'"),
         ("image_residual_dilated", {"depth": 3}, "did you mean 'depths'"),
         ("image_residual_dilated", {"width": "wide"}, "width = 'wide'"),
+        ("table_mlp", {}, "'features' is missing"),
+        ("table_mlp", {"features": "7"}, "features = '7'.*\n?.*int"),
+        ("table_mlp", {"features": 0}, "features = 0"),
+        ("table_mlp", {"features": 7, "dropout": 1.0}, "dropout = 1.0"),
+        ("table_conv1d", {"features": 7, "width": 0}, "width = 0"),
+        ("table_conv1d", {"features": 7, "widht": 8}, "did you mean 'width'"),
         ("image_residual_dilated", {"depths": [1, 1, 1, "x"]}, "depths"),
         ("image_timm", {}, "'network' is missing"),
         ("image_timm", {"network": "resnet_34"}, "did you mean 'resnet34'"),

@@ -12,12 +12,18 @@ from typing import Any
 from tenfold.encoders.contract import Encoder, check_encoder
 from tenfold.encoders.image_residual_dilated import ImageResidualDilated
 from tenfold.encoders.image_timm import ImageTimm
+from tenfold.encoders.table_conv1d import TableConv1d
+from tenfold.encoders.table_mlp import TableMlp
 from tenfold.encoders.weights import save_encoder
 from tenfold.errors import EncoderError, nearest
 
-ENCODERS: dict[str, type[ImageResidualDilated] | type[ImageTimm]] = {
+Family = type[ImageResidualDilated] | type[ImageTimm] | type[TableConv1d] | type[TableMlp]
+
+ENCODERS: dict[str, Family] = {
     "image_residual_dilated": ImageResidualDilated,
     "image_timm": ImageTimm,
+    "table_conv1d": TableConv1d,
+    "table_mlp": TableMlp,
 }
 
 __all__ = ["ENCODERS", "Encoder", "build", "check_encoder", "from_spec", "own_size", "save_encoder"]
@@ -46,7 +52,7 @@ def from_spec(spec: Mapping[str, Any]) -> Encoder:
 
 
 def own_size(name: str, **options: Any) -> int:
-    """Side in pixels of the input that an encoder was made for, without building it.
+    """Size of the input that an encoder was made for, without building it: pixels a side, or features of a table.
 
     Raises:
         EncoderError: The name or an option is unknown.
@@ -54,19 +60,19 @@ def own_size(name: str, **options: Any) -> int:
     return _checked(name, options).own_size(**options)
 
 
-def _checked(name: str, options: Mapping[str, Any]) -> type[ImageResidualDilated] | type[ImageTimm]:
+def _checked(name: str, options: Mapping[str, Any]) -> Family:
     """The encoder's class, where it knows every option and lacks none."""
     if name not in ENCODERS:
         raise EncoderError(f"unknown encoder '{name}'", do=nearest(name, ENCODERS))
-    known = inspect.signature(ENCODERS[name]).parameters
+    known = inspect.signature(ENCODERS[name], eval_str=True).parameters
     for option, value in options.items():
         if option not in known:
             raise EncoderError(f"unknown option '{option}'", do=nearest(option, known), where=f"encoder {name}")
-        default = known[option].default
-        if not _suits(value, default):
+        if not _suits(value, known[option]):
+            default = known[option].default
             like = f"; the default is {default!r}" if default is not inspect.Parameter.empty else ""
             raise EncoderError(
-                f"{option} = {value!r}", expected=f"{_kind(default).__name__}{like}", where=f"encoder {name}"
+                f"{option} = {value!r}", expected=f"{_kind(known[option]).__name__}{like}", where=f"encoder {name}"
             )
     lacking = [key for key, value in known.items() if value.default is value.empty and key not in options]
     if lacking:
@@ -74,16 +80,18 @@ def _checked(name: str, options: Mapping[str, Any]) -> type[ImageResidualDilated
     return ENCODERS[name]
 
 
-def _kind(default: Any) -> type:
-    """The type that an option must have; one without a default is a name."""
-    if default is inspect.Parameter.empty:
-        return str
-    return Sequence if isinstance(default, tuple) else type(default)
+def _kind(option: inspect.Parameter) -> type[Any]:
+    """The type that an option must have: that of its default, or as annotated where there is none."""
+    if option.default is inspect.Parameter.empty:
+        annotated: type[Any] = option.annotation
+        return annotated
+    return Sequence if isinstance(option.default, tuple) else type(option.default)
 
 
-def _suits(value: Any, default: Any) -> bool:
+def _suits(value: Any, option: inspect.Parameter) -> bool:
+    default = option.default
     if default is None:
         return True
     if isinstance(default, tuple):
         return isinstance(value, list | tuple) and all(type(v) is type(default[0]) for v in value)
-    return type(value) is _kind(default) or (type(default) is float and type(value) is int)
+    return type(value) is _kind(option) or (type(default) is float and type(value) is int)

@@ -20,18 +20,25 @@ class Encoder(nn.Module):
     """Turns one input of a patient into an embedding, in steps that can be frozen from the stem up.
 
     Steps 0 .. B-1 are the blocks, each fed by the one before and by nothing else; step B is the pooling to
-    (n, dim). The first block begins with the network's own normalisation, so the input is float32 in [0, 1],
-    (n, channels, height, width). No step changes its input, so what a step gave may be kept and used again.
+    (n, dim). No step changes its input, so what a step gave may be kept and used again. The input is float32:
+    of an image (n, channels, height, width) in [0, 1], for the first block begins with the network's own
+    normalisation; of a table (n, 2, features), the prepared values and whether each was observed.
 
     Args:
         spec: {"encoder": name, "options": {...}}, JSON only; rebuilds the encoder without its weights.
-        modality: What it reads, for example "image".
-        channels: Channels of the input, 1 or 3.
-        size: Side in pixels of the input that the network was made for; others may be given.
+        modality: What it reads, "image" or "table".
+        channels: Channels of the input: 1 or 3 of an image, 2 of a table.
+        size: Side in pixels of the image that the network was made for (others may be given); of a table the
+            number of features.
         dim: Length of the embedding.
         blocks: (name, block), stem first; each holds parameters.
-        pool: From the maps of the last block to (n, dim).
+        pool: From what the last block gives to (n, dim).
+
+    Attributes:
+        always_learns: Whether it learns in every stage, for it has no weights from elsewhere that could be kept.
     """
+
+    always_learns: bool = False
 
     def __init__(
         self,
@@ -80,6 +87,16 @@ class Encoder(nn.Module):
             x = step(x)
         return x
 
+    def example(self, n: int, size: int, generator: torch.Generator) -> Tensor:
+        """Make up n inputs that this encoder takes.
+
+        Args:
+            n: How many.
+            size: Side in pixels; an encoder that does not read images has its own.
+            generator: Where the numbers come from.
+        """
+        return torch.rand(n, self.channels, size, size, generator=generator)
+
     def freeze(self, steps: int) -> None:
         """Fix the first `steps` steps, and thaw the others.
 
@@ -104,7 +121,7 @@ def check_encoder(encoder: Encoder, size: int) -> None:
 
     Args:
         encoder: The encoder.
-        size: Side in pixels of the pictures it is tried on.
+        size: Side in pixels of the images it is tried on; see `Encoder.example`.
 
     Raises:
         EncoderError: The contract is broken; the message says which part of it.
@@ -113,15 +130,15 @@ def check_encoder(encoder: Encoder, size: int) -> None:
     subject.freeze(0)
     subject.eval()
     generator = torch.Generator().manual_seed(0)
-    films = torch.rand(2, encoder.channels, size, size, generator=generator)
+    inputs = encoder.example(2, size, generator)
     _check_names(subject)
     with torch.no_grad():
-        _check_embedding(subject, films)
-        _check_steps(subject, films)
-        _check_rebuilt(subject, films)
-    _check_channels(subject, films)
-    _check_gradients(subject, films)
-    _check_freezing(subject, films)
+        _check_embedding(subject, inputs)
+        _check_steps(subject, inputs)
+        _check_rebuilt(subject, inputs)
+    _check_shape(subject, inputs)
+    _check_gradients(subject, inputs)
+    _check_freezing(subject, inputs)
 
 
 def _require(holds: bool, encoder: Encoder, broken: str) -> None:
@@ -141,27 +158,27 @@ def _check_names(encoder: Encoder) -> None:
         _require(any(True for _ in block.parameters()), encoder, f"block {name} holds nothing to train")
 
 
-def _check_embedding(encoder: Encoder, films: Tensor) -> None:
-    """Shape, determinism, and pictures that are all black or all white."""
-    embedding = encoder(films)
-    shape = (len(films), encoder.dim)
+def _check_embedding(encoder: Encoder, inputs: Tensor) -> None:
+    """Shape, determinism, and inputs that are all 0 (black, nothing observed) or all 1 (white)."""
+    embedding = encoder(inputs)
+    shape = (len(inputs), encoder.dim)
     _require(tuple(embedding.shape) == shape, encoder, f"the output is {tuple(embedding.shape)}, not {shape}")
-    _require(torch.equal(embedding, encoder(films)), encoder, "two passes in eval differ")
-    for name, film in (("noise", films), ("black", films * 0), ("white", films * 0 + 1)):
-        _require(bool(encoder(film).isfinite().all()), encoder, f"the output for {name} is not finite")
+    _require(torch.equal(embedding, encoder(inputs)), encoder, "two passes in eval differ")
+    for name, tried in (("noise", inputs), ("zeros", inputs * 0), ("ones", inputs * 0 + 1)):
+        _require(bool(encoder(tried).isfinite().all()), encoder, f"the output for {name} is not finite")
 
 
-def _check_steps(encoder: Encoder, films: Tensor) -> None:
+def _check_steps(encoder: Encoder, inputs: Tensor) -> None:
     """To stop before any step and to go on from there gives the same; the stopping place is not altered."""
-    whole = encoder(films)
+    whole = encoder(inputs)
     for k in range(encoder.depth + 1):
-        middle = encoder(films, 0, k)
+        middle = encoder(inputs, 0, k)
         kept = middle.clone()
         _require(_same(encoder(middle, k), whole), encoder, f"forward(forward(x, 0, {k}), {k}) is not forward(x)")
         _require(torch.equal(middle, kept), encoder, f"step {k} changes its input")
 
 
-def _check_rebuilt(encoder: Encoder, films: Tensor) -> None:
+def _check_rebuilt(encoder: Encoder, inputs: Tensor) -> None:
     """The spec survives JSON and gives an encoder that takes the same weights."""
     text = json.dumps(encoder.spec)
     _require(json.loads(text) == encoder.spec, encoder, "the spec does not survive JSON")
@@ -173,35 +190,39 @@ def _check_rebuilt(encoder: Encoder, films: Tensor) -> None:
     for key in ours:
         _require(ours[key].shape == theirs[key].shape, encoder, f"the rebuilt {key} has another shape")
     twin.load_state_dict(ours)
-    _require(_same(twin(films), encoder(films)), encoder, "the rebuilt encoder gives another output")
+    _require(_same(twin(inputs), encoder(inputs)), encoder, "the rebuilt encoder gives another output")
 
 
-def _check_channels(encoder: Encoder, films: Tensor) -> None:
-    _require(encoder.channels in (1, 3), encoder, f"{encoder.channels} channels, not 1 or 3")
-    foreign = films[:, :1].expand(-1, 4 - encoder.channels, -1, -1)
+def _check_shape(encoder: Encoder, inputs: Tensor) -> None:
+    """An image of another number of channels, or a table of another number of features, is refused."""
+    if encoder.modality == "image":
+        _require(encoder.channels in (1, 3), encoder, f"{encoder.channels} channels, not 1 or 3")
+        foreign, what = inputs[:, :1].expand(-1, 4 - encoder.channels, -1, -1), "channels"
+    else:
+        foreign, what = inputs.repeat_interleave(2, dim=-1), "features"
     try:
         encoder(foreign)
     except EncoderError:
         return
-    _require(False, encoder, f"{foreign.shape[1]} channels are taken for {encoder.channels}")
+    _require(False, encoder, f"another number of {what} is taken: {tuple(foreign.shape)}")
 
 
-def _check_gradients(encoder: Encoder, films: Tensor) -> None:
-    encoder(films).pow(2).sum().backward()
+def _check_gradients(encoder: Encoder, inputs: Tensor) -> None:
+    encoder(inputs).pow(2).sum().backward()
     for name, block in zip(encoder.block_names, encoder.blocks, strict=True):
         reached = any(p.grad is not None and bool(p.grad.any()) for p in block.parameters())
         _require(reached, encoder, f"no gradient reaches block {name}")
     encoder.zero_grad(set_to_none=True)
 
 
-def _check_freezing(encoder: Encoder, films: Tensor) -> None:
+def _check_freezing(encoder: Encoder, inputs: Tensor) -> None:
     """What is frozen gets no gradient and no new statistics in a training pass; the rest does."""
     for steps in {1, len(encoder.blocks), encoder.depth}:
         encoder.freeze(steps)
         encoder.train()
         before = copy.deepcopy([step.state_dict() for step in encoder.steps[:steps]])
         with torch.no_grad():
-            first, second = encoder(films, 0, steps), encoder(films, 0, steps)
+            first, second = encoder(inputs, 0, steps), encoder(inputs, 0, steps)
         _require(torch.equal(first, second), encoder, f"{steps} frozen steps give two outputs in training")
         for index, step in enumerate(encoder.steps):
             fixed = index < steps

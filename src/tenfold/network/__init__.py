@@ -5,7 +5,8 @@ It must not know patients, training or files.
 
 from __future__ import annotations
 
+from tenfold.network.fusion import present
 from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 
-__all__ = ["HeadSpec", "Network"]
+__all__ = ["HeadSpec", "Network", "present"]

@@ -5,7 +5,8 @@ It must not know patients, losses, optimisers or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tenfold import encoders as families
 from tenfold.encoders import Encoder
 from tenfold.errors import StudyError, nearest
-from tenfold.network.fusion import FUSIONS
+from tenfold.network.fusion import FUSIONS, present
 from tenfold.network.heads import HeadSpec, build_head
 from tenfold.types import FloatArray
 
@@ -28,9 +29,10 @@ class Network(nn.Module):
         heads: By target.
         fusion: How the embeddings are joined; one of `FUSIONS`.
         dropout: Share dropped of the joined embedding.
+        modality_dropout: Probability with which a case loses an input in training, never all of them.
 
     Raises:
-        StudyError: The fusion is unknown, the dropout impossible, or there is no encoder or head.
+        StudyError: The fusion is unknown, a dropout impossible, or there is no encoder or head.
     """
 
     def __init__(
@@ -39,19 +41,22 @@ class Network(nn.Module):
         heads: Mapping[str, HeadSpec],
         fusion: str = "concat",
         dropout: float = 0.0,
+        modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not encoders or not heads:
             raise StudyError(f"a network of {len(encoders)} inputs and {len(heads)} targets", expected="one at least")
         if fusion not in FUSIONS:
             raise StudyError(f"unknown fusion '{fusion}'", do=nearest(fusion, FUSIONS))
-        if not 0 <= dropout < 1:
-            raise StudyError(f"dropout = {dropout}", expected="from 0 to below 1")
+        for name, share in (("dropout", dropout), ("modality_dropout", modality_dropout)):
+            if not 0 <= share < 1:
+                raise StudyError(f"{name} = {share}", expected="from 0 to below 1")
         self.input_names = tuple(encoders)
         # Lists, because names come from the user and a ModuleDict refuses many: a dot, "type", "values".
         self.encoder_list = nn.ModuleList(encoders.values())
         self.fusion_name = fusion
-        self.fusion = FUSIONS[fusion]({name: encoder.dim for name, encoder in encoders.items()})
+        dims = {name: encoder.dim for name, encoder in encoders.items()}
+        self.fusion = FUSIONS[fusion](dims, drop=modality_dropout)
         self.dropout = nn.Dropout(dropout)
         self.replace_heads(heads)
 
@@ -78,6 +83,7 @@ class Network(nn.Module):
             "heads": [{"target": target, **head.to_dict()} for target, head in self.head_specs.items()],
             "fusion": self.fusion_name,
             "dropout": self.dropout.p,
+            "modality_dropout": self.fusion.drop,
         }
 
     @classmethod
@@ -96,6 +102,7 @@ class Network(nn.Module):
             heads,
             fusion=spec["fusion"],
             dropout=spec["dropout"],
+            modality_dropout=spec.get("modality_dropout", 0.0),
         )
 
     def replace_heads(self, heads: Mapping[str, HeadSpec]) -> None:
@@ -109,7 +116,8 @@ class Network(nn.Module):
         """Predict every target.
 
         Args:
-            inputs: By input name: float32 in [0, 1], (n, channels, height, width), or what `start` says.
+            inputs: By input name: float32, what its encoder takes (`Encoder`) or what `start` says. A case whose row
+                begins with NaN lacks that input; an input that is not named is lacking for every case.
             start: By input name, the encoder step from which its tensor goes on; 0 where it is not named, and
                 the encoder's depth where the tensor is the embedding already.
 
@@ -117,23 +125,33 @@ class Network(nn.Module):
             Logits (n, classes) by target.
 
         Raises:
-            EncoderError: An input is absent, or has another number of channels.
+            EncoderError: A case has no input at all, or an input has another shape than its encoder takes.
         """
         return self.join(self.embed(inputs, start))
 
     def embed(self, inputs: Mapping[str, Tensor], start: Mapping[str, int] | None = None) -> dict[str, Tensor]:
-        """Run the encoders of the inputs that are there; gives (n, dim) by input name."""
+        """Run the encoders on the cases that have their input; arguments as for `forward`.
+
+        Returns:
+            (n, dim) by input name, for the inputs that are named; a row of NaN where a case lacks the input.
+        """
         begin = start or {}
         encoders = self.encoders
-        return {name: encoders[name](inputs[name], begin.get(name, 0)) for name in encoders if name in inputs}
+        return {
+            name: _embedded(encoders[name], inputs[name], begin.get(name, 0)) for name in encoders if name in inputs
+        }
 
     def join(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From the embeddings to the logits (n, classes) by target."""
+        """From the embeddings, as `embed` gives them, to the logits (n, classes) by target.
+
+        Raises:
+            EncoderError: A case has no input at all.
+        """
         joined = self.dropout(self.fusion(embeddings))
         return {target: head(joined) for target, head in self.heads.items()}
 
     def thaw(self, what: str | int) -> None:
-        """Choose what learns; fusion and heads always do.
+        """Choose what learns; fusion, heads and encoders without weights of their own (`always_learns`) always do.
 
         Args:
             what: "all", "head" (no encoder at all), or how many of the last blocks of every encoder, with its
@@ -147,7 +165,9 @@ class Network(nn.Module):
         if not isinstance(what, str) and what < 0:
             raise StudyError(f"thaw = {what}", expected="'all', 'head' or a number of blocks from 0")
         for encoder in self.encoders.values():
-            if what in ("head", 0):
+            if encoder.always_learns:
+                encoder.freeze(0)
+            elif what in ("head", 0):
                 encoder.freeze(encoder.depth)
             else:
                 blocks = len(encoder.blocks)
@@ -181,3 +201,36 @@ class Network(nn.Module):
         if kind == "two_sigmoid":
             values = np.stack([np.zeros(len(values)), values[:, 1]], axis=1)
         return values
+
+
+def _embedded(encoder: Encoder, x: Tensor, start: int) -> Tensor:
+    """Embed the cases that have the input; the others get NaN and never meet a norm layer."""
+    there = present(x)
+    if bool(there.all()):
+        return _numbers(encoder(x, start))
+    count = int(there.sum())
+    if not count:
+        return x.new_full((len(x), encoder.dim), torch.nan)
+    with _norms_held(encoder) if count == 1 else nullcontext():
+        embedded = _numbers(encoder(x[there], start))
+    whole = embedded.new_full((len(x), encoder.dim), torch.nan)
+    whole[there] = embedded
+    return whole
+
+
+def _numbers(embedded: Tensor) -> Tensor:
+    """Infinity for NaN, so that an encoder whose training broke down is not taken for an absent input."""
+    return embedded.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+@contextmanager
+def _norms_held(encoder: Encoder) -> Iterator[None]:
+    """Let batch norm use its running statistics: one case has no spread of its own."""
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()

@@ -49,4 +49,7 @@ def view(pictures: Tensor, index: int) -> Tensor:
     cosine, sine = math.cos(math.radians(degrees)) / zoom, math.sin(math.radians(degrees)) / zoom
     matrix = torch.tensor([[cosine, -sine, -2 * right], [sine, cosine, -2 * down]], device=pictures.device)
     grid = functional.affine_grid(matrix.expand(len(pictures), 2, 3), list(pictures.shape), align_corners=False)
-    return functional.grid_sample(pictures, grid, padding_mode="zeros", align_corners=False)
+    seen = functional.grid_sample(pictures, grid, padding_mode="zeros", align_corners=False)
+    # a picture that is not there begins with NaN; the black that comes in must not make it one
+    absent = torch.isnan(pictures.flatten(1)[:, 0])
+    return seen.masked_fill(absent[:, None, None, None], torch.nan) if bool(absent.any()) else seen

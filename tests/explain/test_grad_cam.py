@@ -151,3 +151,21 @@ def test_it_works_for_networks_of_another_make(model: str) -> None:
     assert maps[0].shape == (2, 96, 96)
     assert max(m.max() for m in maps) > 0
     assert "first convolution" in feature_maps(network, inputs, view="film")
+
+
+@pytest.mark.parametrize("absent", [[1], [0, 1, 2]])
+def test_a_case_without_the_picture_has_no_map_and_changes_no_other(absent: list[int]) -> None:
+    network = small("front", "side")
+    torch.manual_seed(0)
+    inputs = {name: torch.rand(3, 1, 64, 64) for name in ("front", "side")}
+    call = {"target": "diagnosis", "index": 1}
+    whole = raw_grad_cam(network, inputs, view="front", **call)
+    lacking = {**inputs, "front": inputs["front"].clone()}
+    lacking["front"][absent] = torch.nan
+    maps = raw_grad_cam(network, lacking, view="front", **call)
+    assert np.isnan(maps).all((1, 2)).tolist() == [i in absent for i in range(3)]
+    there = [i for i in range(3) if i not in absent]
+    np.testing.assert_allclose(maps[there], whole[there], atol=1e-6)
+    assert np.isnan(normalise(maps)).all((1, 2)).tolist() == [i in absent for i in range(3)]
+    assert np.isfinite(raw_grad_cam(network, lacking, view="side", **call)).all()
+    assert np.isfinite(raw_grad_cam(network, {"side": inputs["side"]}, view="side", **call)).all()

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tenfold.explain.feature_maps import feature_maps
 from tenfold.explain.grad_cam import grad_cam, log_odds, normalise, raw_grad_cam
+from tenfold.explain.importance import Importance, global_importance, sum_by_column
+from tenfold.explain.integrated_gradients import integrated_gradients
 from tenfold.explain.overlay import overlay, png_bytes
 from tenfold.explain.sanity import (
     LayerSimilarity,
@@ -21,22 +23,29 @@ from tenfold.explain.sanity import (
     randomisation,
     ssim,
 )
+from tenfold.explain.shapley import ModalityShapley, modality_shapley
 
 EXPLANATIONS: dict[str, Callable[..., NDArray[np.float32]]] = {"grad_cam": grad_cam}
 
 __all__ = [
     "EXPLANATIONS",
+    "Importance",
     "LayerSimilarity",
     "Localisation",
+    "ModalityShapley",
     "centre_prior",
     "feature_maps",
+    "global_importance",
     "grad_cam",
+    "integrated_gradients",
     "localisation",
     "log_odds",
+    "modality_shapley",
     "normalise",
     "overlay",
     "png_bytes",
     "randomisation",
     "raw_grad_cam",
     "ssim",
+    "sum_by_column",
 ]

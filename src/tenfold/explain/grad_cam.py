@@ -33,16 +33,15 @@ def grad_cam(
 
     Args:
         network: Any network of this package; its weights, gradients and mode are left as they were.
-        inputs: For each input of the network a float32 tensor (n, channels, h, w) in [0, 1], on the
-            network's device.
-        view: The input whose picture is explained; the others are held as they are.
+        inputs: For each input of the network what `Network.forward` takes, on the network's device.
+        view: The input whose picture is explained, (n, channels, h, w); the others are held as they are.
         target: The head that is asked.
         index: The class, as a column of that head's logits.
         step: The encoder step after which the map is taken; by default the last that still has a map.
 
     Returns:
         (n, h, w) float32 in [0, 1], in the frame of the input. A map that is 0 everywhere says that no region
-        speaks for the class.
+        speaks for the class; it is NaN where the case has no picture.
 
     Raises:
         EncoderError: The encoder has no map at that step.
@@ -80,7 +79,8 @@ def raw_grad_cam(
             )
         features.requires_grad_()
         logits = network({**own, view: features}, start={view: after})[target]
-        score = log_odds(network.head_specs[target].kind, logits, index).sum()
+        # the sum hangs on the features even where no case has a picture
+        score = log_odds(network.head_specs[target].kind, logits, index).sum() + 0 * features.sum()
         (gradient,) = torch.autograd.grad(score, features)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         positive = (weights * features).sum(dim=1, keepdim=True).relu()
@@ -111,8 +111,26 @@ def log_odds(kind: str, logits: Tensor, index: int) -> Tensor:
     return chosen - others.logsumexp(dim=1)
 
 
+def map_step(encoder: Encoder, pictures: Tensor, layer: int) -> int:
+    """Return the step after which a map is taken, for `step`.
+
+    Args:
+        encoder: The encoder of the pictures.
+        pictures: (n, channels, h, w), of which one is looked at.
+        layer: 1 is the last map, as Selvaraju et al. take it; 2 the one a block below, and so on. Lower maps are finer
+            and know less of what the network makes of them.
+
+    Raises:
+        EncoderError: There are not so many maps.
+    """
+    step = last_map(encoder, pictures[:1]) + 1 - layer
+    if step < 1:
+        raise EncoderError(f"layer = {layer}", expected=f"1 to {step + layer - 1}: there are no more maps")
+    return step
+
+
 def normalise(maps: FloatMaps) -> FloatMaps:
-    """Divide each map by its highest value; a map of zeros stays one.
+    """Divide each map by its highest value; a map of zeros stays one, and so does one of NaN.
 
     Args:
         maps: (n, h, w), not negative.
@@ -121,7 +139,7 @@ def normalise(maps: FloatMaps) -> FloatMaps:
         (n, h, w) in [0, 1].
     """
     top = maps.max(axis=(1, 2), keepdims=True)
-    return np.asarray(np.divide(maps, top, out=np.zeros_like(maps), where=top > 0), np.float32)
+    return np.asarray(np.divide(maps, top, out=np.zeros_like(maps), where=~(top <= 0)), np.float32)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import norm, rankdata
 from torch import nn
 
+from tenfold.explain.interval import mean_by_patient, patient_numbers
 from tenfold.network.network import Network
 from tenfold.types import Estimate, FloatArray, IntArray, finite_or_none
 
@@ -24,7 +25,6 @@ FloatMaps = NDArray[np.float32]
 Explain = Callable[[Network], FloatMaps]
 
 RANDOM_PAIR = "random pair"
-_REPLICATES = 2000
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def randomisation(
     shuffled = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(seed)
     before = explain(network)
-    groups = _groups(patients, len(before))
+    groups = patient_numbers(patients, len(before))
     rows = []
     if len(before) > 1:
         rows.append(_compare(RANDOM_PAIR, before, np.roll(before, 1, axis=0), groups, seed))
@@ -115,8 +115,8 @@ def _compare(layer: str, a: FloatMaps, b: FloatMaps, groups: IntArray, seed: int
     ranks = np.array([_spearman(x, y) for x, y in zip(a, b, strict=True)])
     return LayerSimilarity(
         layer,
-        _mean(structural, groups, seed, "mean over cases"),
-        _mean(ranks, groups, seed, "mean over cases"),
+        mean_by_patient(structural, groups, seed, "mean over cases"),
+        mean_by_patient(ranks, groups, seed, "mean over cases"),
     )
 
 
@@ -196,16 +196,16 @@ def localisation(
     marked = masks.any(axis=(1, 2))
     if not marked.any():
         return None
-    groups = _groups(patients, len(maps))[marked]
+    groups = patient_numbers(patients, len(maps))[marked]
     maps, masks = maps[marked], masks[marked]
     centre = np.broadcast_to(centre_prior(maps.shape[1], maps.shape[2]), maps.shape)
     inside, central = _energy(maps, masks), _energy(centre, masks)
     return Localisation(
         pointing=_wilson(_hits(maps, masks)),
         centre_pointing=_wilson(_hits(centre, masks)),
-        energy=_mean(inside, groups, seed, "mean share of the map inside the mask"),
-        centre_energy=_mean(central, groups, seed, "mean share of a centred Gaussian inside the mask"),
-        energy_gain=_mean(inside - central, groups, seed, "mean paired difference from the centred Gaussian"),
+        energy=mean_by_patient(inside, groups, seed, "mean share of the map inside the mask"),
+        centre_energy=mean_by_patient(central, groups, seed, "mean share of a centred Gaussian inside the mask"),
+        energy_gain=mean_by_patient(inside - central, groups, seed, "mean paired difference from the centred Gaussian"),
     )
 
 
@@ -241,24 +241,3 @@ def _wilson(hits: NDArray[np.bool_]) -> Estimate:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), "Wilson 95 %, n = cases", n)
-
-
-def _groups(patients: Sequence[str] | None, n: int) -> IntArray:
-    """Number the patients, one number a case."""
-    if patients is None:
-        return np.arange(n)
-    return np.asarray(np.unique(np.asarray(patients), return_inverse=True)[1], np.int64)
-
-
-def _mean(values: FloatArray, groups: IntArray, seed: int, what: str) -> Estimate:
-    """Mean over cases; patients are drawn for the interval, which takes two of them at least."""
-    _, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    n, value = len(sums), float(values.mean())
-    if n < 2:
-        return Estimate(value, np.nan, np.nan, f"{what}; one patient, so no interval", n)
-    drawn = np.random.default_rng(seed).integers(0, n, size=(_REPLICATES, n))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    method = f"{what}; percentile bootstrap 95 % by patient, {_REPLICATES} replicates, n = patients"
-    return Estimate(value, float(low), float(high), method, n)

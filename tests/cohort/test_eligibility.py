@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from tenfold.cohort.eligibility import cohort_summary, flow_chart
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.cohort.eligibility import Rule, apply_rules, cohort_summary, flow_chart
 from tenfold.cohort.manifest import Cohort, labels_for
+from tenfold.errors import Refusal, StudyError
+from tenfold.modalities.table import Column
 
 
 def test_flow_adds_up(write, rows) -> None:
@@ -40,3 +47,90 @@ def test_table_by_class(write, rows) -> None:
     assert (summary["n_cases"], summary["n_patients"]) == (15, 8)
     assert summary["by_class"] == {"well": {"cases": 7, "patients": 4}, "ill": {"cases": 8, "patients": 4}}
     assert summary["by_site"]["A"] == {"cases": 8, "patients": 4, "well": 4, "ill": 4}
+
+
+def reasons(path: Path, *rules: Rule, tables: dict[str, tuple[Column, ...]] | None = None) -> dict[str, str]:
+    return apply_rules(Cohort.read(path), rules, tables)
+
+
+def test_rules_apply_in_order(write, rows) -> None:
+    several = rows(
+        6,
+        age=lambda p, k: "" if p == 5 else str(20 + p),
+        sepsis=lambda p, k: "yes" if p in (0, 1) else "no",
+        date=lambda p, k: f"2020-01-{10 - k:02d}",
+    )
+    found = reasons(
+        write(several),
+        Rule("sepsis", column="sepsis", exclude=("yes",)),
+        Rule("age below 22", column="age", low=22),
+        Rule("second admission", first_by="date"),
+    )
+    assert [name for name, reason in found.items() if reason == "sepsis"] == ["c000-0", "c000-1", "c001-0", "c001-1"]
+    assert {name for name, reason in found.items() if reason == "second admission"} == {
+        f"c{p:03d}-0" for p in range(2, 6)
+    }
+    assert "age below 22" not in found.values()
+
+
+def test_the_first_of_those_still_in(write, rows) -> None:
+    several = rows(2, date=lambda p, k: f"2020-01-0{1 + k}", ward=lambda p, k: ("surgery", "neonatal")[k])
+    found = reasons(write(several), Rule("ward", column="ward", keep=("neonatal",)), Rule("later", first_by="date"))
+    assert set(found.values()) == {"ward"}
+
+
+def test_missing_share_counts_measured_columns(write, rows) -> None:
+    several = rows(4, films=1, a=lambda p, k: "" if p == 0 else "1", b=lambda p, k: "" if p < 2 else "2")
+    columns = (Column("a"), Column("b"), Column("r", formula="a / b"))
+    rule = Rule("labs", input="labs", most_missing=0.5)
+    assert reasons(write(several), rule, tables={"labs": columns}) == {"c000-0": "labs"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Rule("r", column="ward", exclude=("Surgry",)), "did you mean 'surgery'"),
+        (Rule("r", column="wrd", exclude=("x",)), "did you mean 'ward'"),
+        (Rule("r", column="ward", low=1), "row 2, patient p000, column ward: 'surgery' is not a number"),
+        (Rule("r", first_by="ward"), "'surgery' is not a date"),
+        (Rule("r", column="ward", keep=("elsewhere",)), "no case is eligible: r 4"),
+        (Rule("r", input="labs", most_missing=0.3), "unknown table 'labs'"),
+    ],
+)
+def test_rules_that_cannot_be_applied(write, rows, rule: Rule, says: str) -> None:
+    with pytest.raises(Refusal, match=says):
+        reasons(write(rows(2, ward=lambda p, k: "surgery")), rule)
+
+
+@pytest.mark.parametrize("parts", [{}, {"column": "age"}, {"low": 3}, {"input": "labs"}, {"most_missing": 0.3}])
+def test_rules_that_rule_nothing(parts: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match="the rule 'r'"):
+        Rule("r", **parts)
+
+
+def test_table_two(write, rows) -> None:
+    several = rows(
+        40,
+        crp=lambda p, k: "" if p == 0 else str(p + 30 * (p % 2)),
+        sex=lambda p, k: "fm"[p // 2 % 2],
+        old=lambda p, k: "2",
+    )
+    cohort = Cohort.read(write(several))
+    variables = [
+        Column("crp", label="CRP", unit="mg/L"),
+        Column("sex", kind="category", levels=("f", "m")),
+        Column("old"),
+        Column("twice", formula="crp * old"),
+    ]
+    summary = cohort_summary(cohort, labels_for(cohort, column="outcome", positive="ill"), variables=variables)
+    lines = {line["variable"]: line for line in summary["tests"]}
+    assert list(lines) == ["CRP (mg/L)", "sex", "old", "twice"]
+    assert lines["CRP (mg/L)"]["n"] == 39
+    assert lines["CRP (mg/L)"]["p"] < 0.001 < 0.5 < lines["sex"]["p"]
+    tested = [line for line in lines.values() if line["variable"] != "old"]
+    assert all(line["p_adjusted"] >= line["p"] for line in tested)
+    assert lines["old"]["p"] is lines["old"]["p_adjusted"] is None
+    assert lines["CRP (mg/L)"]["effect"]["low"] > 0
+    table = {(row["variable"], row["level"]): row["well"] for row in summary["table"]}
+    assert table["CRP (mg/L)", "missing"] == "1"
+    assert ("twice", "median [IQR]") in table

@@ -1,41 +1,55 @@
 """The audit: what must be mended, and what must be known, before anything is fitted.
 
-It must not know networks or folds: it looks at the cohort's file and its pictures, and changes neither.
+It must not know networks or folds: it looks at the cohort's file, its tables and its pictures, and changes none.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2_contingency, fisher_exact
 
-from tenfold.cohort.facts import CACHE_FOLDER, FactsCache, Look, Progress, look_at
-from tenfold.cohort.manifest import REQUIRED, Cohort, Labels, is_mask, labels_for, looks_like_picture
+from tenfold.cohort.audit_pictures import (
+    Readable,
+    duplicates_of,
+    facts_table,
+    in_study,
+    look_at_all,
+    small_pictures,
+    unfit_pictures,
+)
+from tenfold.cohort.audit_tables import (
+    TELLTALE_AUC,
+    Tables,
+    empty_rows,
+    odd_values,
+    read_tables,
+    restating_elsewhere,
+    telling_columns,
+    telling_gaps,
+)
+from tenfold.cohort.facts import Progress
+from tenfold.cohort.findings import about, one_line
+from tenfold.cohort.manifest import Cohort, Labels, labels_for
 from tenfold.cohort.split import patients_needed, too_few
 from tenfold.cohort.without_looking import (
     Fact,
     blind_auc,
-    column_fact,
     date_fact,
     picture_facts,
     varying,
 )
-from tenfold.errors import AuditError, CohortError, OutputError, Refusal
-from tenfold.modalities.image_facts import ImageFacts, near_duplicates
+from tenfold.errors import AuditError, CohortError
 from tenfold.types import Estimate, Finding, unique, write_rows
 
-TELLTALE_AUC = 0.6
-RESTATING_AUC = 0.98
 _SITE_P = 0.01
 _NAMED = 6
 
@@ -102,6 +116,10 @@ def audit(
     classes: Sequence[str] | None = None,
     positive: str | None = None,
     image_columns: Sequence[str] | None = None,
+    tables: Tables | None = None,
+    allowed: Sequence[str] = (),
+    absent: Literal["refuse", "allow"] = "refuse",
+    ineligible: Mapping[str, str] | None = None,
     folds: int | None = 10,
     unreadable: Literal["refuse", "exclude"] = "refuse",
     two_classes: Literal["refuse", "declared"] = "refuse",
@@ -120,7 +138,11 @@ def audit(
         classes: The two classes; without them, what the column holds.
         positive: The class to be found.
         image_columns: The columns of pictures; without them, those of the cohort.
-        folds: How many folds the patients must suffice for; None where nothing is divided.
+        tables: Input name -> the columns of that table.
+        allowed: Columns of tables that may restate the outcome, as the study declares.
+        absent: Whether a case may lack a picture or a whole table where it has another input.
+        ineligible: Case -> reason, of `apply_rules`: these cases are not looked at, and stand first among the excluded.
+        folds: How many folds the patients must suffice for; None where nothing is divided or learned.
         unreadable: Whether a picture that is missing, damaged or blank stops the run or leaves its case out.
         two_classes: Whether a patient with both outcomes (at different times, say) stops the run.
         duplicates: Whether the same picture under two patients stops the run, joins the patients into one
@@ -131,55 +153,43 @@ def audit(
         cache: Where facts of pictures are kept; without it, `.tenfold/facts` in the cohort's folder.
         progress: Called with how many pictures are done and how many there are.
     """
+    whole, tables, excluded = cohort, tables or {}, dict(ineligible or {})
+    cohort = whole.select([case for case in whole.case.tolist() if case not in excluded])
     columns = tuple(image_columns) if image_columns is not None else cohort.image_columns
     found: list[Finding] = []
-    excluded: dict[str, str] = {}
-    absent: Literal["refuse", "allow"] = "allow" if folds is None else "refuse"
-    labels = _labels(cohort, target_column, classes, positive, unlabelled, absent, found, excluded)
-    looks = _look_at_all(cohort, columns, frame, cache, progress, found)
-    found += _pictures(cohort, looks, unreadable, excluded)
+    one_class: Literal["refuse", "allow"] = "allow" if folds is None else "refuse"
+    labels = _labels(cohort, target_column, classes, positive, unlabelled, one_class, found, excluded)
+    looks = look_at_all(cohort, columns, frame, cache, progress, found)
+    readings, wrong = read_tables(cohort, tables, target_column)
+    named = {column: np.array([path is not None for path in cohort.paths(column)]) for column in columns}
+    forgiven, lacking = empty_rows(cohort, readings, named, absent=absent, unreadable=unreadable, excluded=excluded)
+    found += [*wrong, *lacking, *unfit_pictures(cohort, looks, unreadable, excluded, forgiven)]
     readable = [(i, c, look.facts) for i, c, look in looks if look.facts is not None and not look.blank]
-    duplicate_findings, groups = _duplicates(
-        cohort, _in_study(cohort, readable, excluded), labels, duplicates, excluded
+    duplicate_findings, groups = duplicates_of(
+        cohort, in_study(cohort, readable, excluded), labels, duplicates, excluded
     )
     found += duplicate_findings
     found += _similar_patients(cohort)
-    found += _small(readable, size)
+    found += small_pictures(readable, size)
     blind: dict[str, Estimate] = {}
+    kept = np.array([case not in excluded for case in cohort.case.tolist()], bool)
     if labels is not None:
         found += _two_classes(cohort, labels, two_classes, excluded)
         if folds is not None:
             found += _enough_patients(cohort, labels, groups, folds, excluded)
-        kept = np.array([case not in excluded for case in cohort.case.tolist()], bool) & labels.known
+        kept &= labels.known
         if len(set(labels.values[kept].tolist())) > 1:
             found += _sites(cohort, labels, kept)
             blind = _without_looking(cohort, labels, kept, readable, columns)
             found += _telltale(blind)
-            found += _restating(cohort, labels, kept, columns)
+            found += _mild(telling_columns(cohort, labels, kept, tables, readings, allowed), folds)
+            found += telling_gaps(cohort, labels, kept, readings, named)
+            inputs = [column.name for table in tables.values() for column in table]
+            found += restating_elsewhere(cohort, labels, kept, columns, inputs)
+    found += _mild(odd_values(cohort, readings, kept), folds)
     order = ("refusal", "warning", "note")
     findings = tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
-    return Audit(findings, excluded, groups, _facts_table(cohort, readable), labels, blind)
-
-
-_Readable = Sequence[tuple[int, str, ImageFacts]]
-_Looks = Sequence[tuple[int, str, Look]]
-
-
-def _finding(
-    cohort: Cohort,
-    severity: Literal["refusal", "warning", "note"],
-    check: str,
-    message: str,
-    index: Iterable[int],
-    column: str = "",
-    value: float = math.nan,
-) -> Finding:
-    """A finding about some cases; it carries the row where it is about one."""
-    places = list(index)
-    cases = tuple(cohort.case[places].tolist())
-    patients = tuple(unique(cohort.patient[places].tolist()))
-    row = int(cohort.rows[places[0]]) if len(places) == 1 else 0
-    return Finding(severity, check, message, cases, patients, column, row, value)
+    return Audit(findings, excluded, groups, facts_table(cohort, readable), _labels_of(whole, cohort, labels), blind)
 
 
 def _labels(
@@ -198,142 +208,29 @@ def _labels(
             cohort, column=column, classes=classes, positive=positive, unlabelled=unlabelled, absent=absent
         )
     except CohortError as error:
-        found.append(Finding("refusal", "outcome", _one_line(error), column=column))
+        found.append(Finding("refusal", "outcome", one_line(error), column=column))
         return None
     unknown = np.flatnonzero(~labels.known).tolist()
     excluded.update((case, "outcome unknown") for case in cohort.case[unknown].tolist())
     if unknown:
         message = f"{len(unknown)} cases have no outcome and are left out."
-        found.append(_finding(cohort, "note", "outcome", message, unknown, column))
+        found.append(about(cohort, "note", "outcome", message, unknown, column))
     return labels
 
 
-def _one_line(error: Refusal) -> str:
-    """A refusal as running text."""
-    return " ".join(str(error).split("\n"))
+def _mild(found: Sequence[Finding], folds: int | None) -> list[Finding]:
+    """Findings about what would be learned: where nothing is, they stop nothing."""
+    if folds is not None:
+        return list(found)
+    return [replace(f, severity="warning") if f.severity == "refusal" else f for f in found]
 
 
-def _look_at_all(
-    cohort: Cohort,
-    columns: Sequence[str],
-    frame: int | None,
-    cache: Path | None,
-    progress: Progress | None,
-    found: list[Finding],
-) -> list[tuple[int, str, Look]]:
-    """Look at every picture that is named; a cell that is empty is a finding at once."""
-    named = [(i, column, path) for column in columns for i, path in enumerate(cohort.paths(column))]
-    key = "" if frame is None else f":{frame}"
-    memory = FactsCache(cache or cohort.folder / CACHE_FOLDER, cohort.folder, key)
-    paths = [path for _, _, path in named if path is not None]
-    seen = dict(zip(paths, look_at(paths, memory, frame=frame, progress=progress), strict=True))
-    try:
-        memory.save()
-    except OutputError as error:
-        message = f"The facts of the pictures could not be kept for the next run: {_one_line(error)}"
-        found.append(Finding("note", "cache", message))
-    nothing = Look(None, error=None)
-    return [(i, column, nothing if path is None else seen[path]) for i, column, path in named]
-
-
-def _pictures(
-    cohort: Cohort, looks: _Looks, unreadable: Literal["refuse", "exclude"], excluded: dict[str, str]
-) -> list[Finding]:
-    """Pictures that are not named, cannot be read or show nothing."""
-    found = []
-    severity: Literal["refusal", "warning"] = "refusal" if unreadable == "refuse" else "warning"
-    for i, column, look in looks:
-        if look.facts is not None and not look.blank:
-            continue
-        place = cohort.place(i, column)
-        if look.facts is not None:
-            check, reason, why = "blank_image", "blank picture", "the picture shows nothing"
-        elif look.error is None:
-            check, reason, why = "unreadable_image", "no picture", "no picture is named"
-        else:
-            check, reason, why = "unreadable_image", "unreadable picture", _one_line(look.error)
-        message = f"{place}: {why.rstrip('.')}."
-        if unreadable == "exclude":
-            excluded.setdefault(str(cohort.case[i]), reason)
-            message += " The case is left out."
-        found.append(_finding(cohort, severity, check, message, [i], column))
-    return found
-
-
-def _duplicates(
-    cohort: Cohort,
-    readable: _Readable,
-    labels: Labels | None,
-    rule: Literal["refuse", "group", "exclude"],
-    excluded: dict[str, str],
-) -> tuple[list[Finding], dict[str, str]]:
-    """The same picture twice: under two patients it leaks from training to test."""
-    pairs = near_duplicates([facts for _, _, facts in readable])
-    index = [i for i, _, _ in readable]
-    between = [(index[a], index[b], s) for a, b, s in pairs if cohort.patient[index[a]] != cohort.patient[index[b]]]
-    within = [(index[a], index[b]) for a, b, _ in pairs if cohort.patient[index[a]] == cohort.patient[index[b]]]
-    found: list[Finding] = []
-    for members in _components([(a, b) for a, b, _ in between], len(cohort)):
-        inside = set(members)
-        similarity = min(s for a, _, s in between if a in inside)
-        outcomes = set(labels.values[members].tolist()) - {""} if labels is not None else set()
-        out = _left_out(cohort, members, conflict=len(outcomes) > 1) if rule == "exclude" else []
-        excluded.update((str(cohort.case[i]), "the same picture as another patient's") for i in out)
-        message = _say_duplicate(cohort, members, similarity, sorted(outcomes), rule)
-        severity: Literal["refusal", "warning"] = "refusal" if rule == "refuse" else "warning"
-        found.append(_finding(cohort, severity, "duplicate_image", message, members, value=similarity))
-    for members in _components(within, len(cohort)):
-        message = f"Patient {cohort.patient[members[0]]} has the same picture {len(members)} times."
-        found.append(_finding(cohort, "note", "repeated_image", message, members))
-    return found, _joined(cohort, [(a, b) for a, b, _ in between]) if rule == "group" else {}
-
-
-def _in_study(cohort: Cohort, readable: _Readable, excluded: Mapping[str, str]) -> _Readable:
-    """The pictures of cases that are not left out already."""
-    return [one for one in readable if str(cohort.case[one[0]]) not in excluded]
-
-
-def _components(pairs: Sequence[tuple[int, int]], n: int) -> list[list[int]]:
-    """What hangs together through pairs, each in ascending order; what is alone is left out."""
-    if not pairs:
-        return []
-    rows, columns = np.array(pairs).T
-    member = connected_components(coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(n, n)))[1]
-    together: dict[int, list[int]] = defaultdict(list)
-    for i in sorted({*rows.tolist(), *columns.tolist()}):
-        together[int(member[i])].append(i)
-    return [group for group in together.values() if len(group) > 1]
-
-
-def _left_out(cohort: Cohort, members: Sequence[int], *, conflict: bool) -> list[int]:
-    """All but the first patient's cases; every case where the same picture has two outcomes."""
-    first = cohort.patient[members[0]]
-    return [i for i in members if conflict or cohort.patient[i] != first]
-
-
-def _say_duplicate(
-    cohort: Cohort, members: Sequence[int], similarity: float, outcomes: Sequence[str], rule: str
-) -> str:
-    """What is the same, where, and what becomes of it."""
-    rows = [f"row {cohort.rows[i]} (patient {cohort.patient[i]})" for i in members]
-    named = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
-    same = "the same picture" if similarity > 0.9999 else f"nearly the same picture (similarity {similarity:.3f})"
-    conflict = f" Their outcomes differ: {', '.join(outcomes)}." if len(outcomes) > 1 else ""
-    fate = {
-        "refuse": "One in training would give away one in the test fold. Remove all but one, correct the "
-        "patient, or set duplicates to 'group' or 'exclude'.",
-        "group": "These patients stay on one side of every split.",
-        "exclude": "All are left out." if conflict else "Only the first patient's is kept.",
-    }[rule]
-    return f"{cohort.path.name}, {named}: {same} under different patients.{conflict} {fate}"
-
-
-def _joined(cohort: Cohort, pairs: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """Patient -> group, named after its first patient; a patient's own cases hold it together too."""
-    patients = list(unique(cohort.patient.tolist()))
-    number = {patient: i for i, patient in enumerate(patients)}
-    between = [(number[str(cohort.patient[a])], number[str(cohort.patient[b])]) for a, b in pairs]
-    return {patients[i]: patients[group[0]] for group in _components(between, len(patients)) for i in group}
+def _labels_of(whole: Cohort, cohort: Cohort, labels: Labels | None) -> Labels | None:
+    """The outcomes of the whole cohort, empty for the cases that were not looked at."""
+    if labels is None or len(cohort) == len(whole):
+        return labels
+    known = dict(zip(cohort.case.tolist(), labels.values.tolist(), strict=True))
+    return replace(labels, values=np.array([known.get(case, "") for case in whole.case.tolist()], np.str_))
 
 
 def _similar_patients(cohort: Cohort) -> list[Finding]:
@@ -356,18 +253,6 @@ def _similar_patients(cohort: Cohort) -> list[Finding]:
     ]
 
 
-def _small(readable: _Readable, size: int | None) -> list[Finding]:
-    """Pictures that would have to be blown up."""
-    small = [facts for _, _, facts in readable if size is not None and max(facts.width, facts.height) < size]
-    if not small:
-        return []
-    message = (
-        f"{len(small)} of {len(readable)} pictures are smaller than the {size} pixels that the network sees: "
-        "they are blown up, which adds no detail."
-    )
-    return [Finding("warning", "small_images", message, value=float(len(small)))]
-
-
 def _two_classes(
     cohort: Cohort, labels: Labels, rule: Literal["refuse", "declared"], excluded: Mapping[str, str]
 ) -> list[Finding]:
@@ -382,7 +267,7 @@ def _two_classes(
             return []
         everyone = [i for places in both.values() for i in places]
         message = f"{len(both)} of {len(cases)} patients have both outcomes, as declared."
-        return [_finding(cohort, "note", "two_classes", message, everyone, labels.column)]
+        return [about(cohort, "note", "two_classes", message, everyone, labels.column)]
     found = []
     for patient, places in both.items():
         first = {str(labels.values[i]): int(cohort.rows[i]) for i in reversed(places)}
@@ -392,7 +277,7 @@ def _two_classes(
             f"({', '.join(sorted(rows))}). Correct them, or declare that a patient may have both "
             "(two_classes = 'declared')."
         )
-        found.append(_finding(cohort, "refusal", "two_classes", message, places, labels.column))
+        found.append(about(cohort, "refusal", "two_classes", message, places, labels.column))
     return found
 
 
@@ -410,7 +295,7 @@ def _enough_patients(
         Finding(
             "refusal",
             "too_few_patients",
-            _one_line(too_few(name, len(members), patients, folds)),
+            one_line(too_few(name, len(members), patients, folds)),
             column=labels.column,
             value=float(len(members)),
         )
@@ -454,7 +339,7 @@ def _independence(grid: NDArray[np.int64]) -> tuple[float, str]:
 
 
 def _without_looking(
-    cohort: Cohort, labels: Labels, kept: NDArray[np.bool_], readable: _Readable, columns: Sequence[str]
+    cohort: Cohort, labels: Labels, kept: NDArray[np.bool_], readable: Readable, columns: Sequence[str]
 ) -> dict[str, Estimate]:
     """AUC of everything that is known without looking at the picture, each alone and all together."""
     positive = labels.values == labels.positive
@@ -502,35 +387,3 @@ def _telltale(blind: Mapping[str, Estimate]) -> list[Finding]:
     severity: Literal["warning", "note"] = "warning" if warn else "note"
     first = Finding(severity, "without_looking", message, column=strongest, value=blind["together"].value)
     return [first, *notes]
-
-
-def _restating(cohort: Cohort, labels: Labels, kept: NDArray[np.bool_], columns: Sequence[str]) -> list[Finding]:
-    """Columns from which the outcome can be read."""
-    found = []
-    positive = (labels.values == labels.positive)[kept]
-    for column in cohort.columns:
-        cells = cohort.labels(column)[kept]
-        filled = [cell for cell in cells.tolist() if cell]
-        if column in (*REQUIRED, "site", "date", labels.column, *columns) or is_mask(column):
-            continue
-        if len(np.unique(cells)) < 2 or all(map(looks_like_picture, filled)):
-            continue
-        auc = blind_auc([column_fact(cells)], positive, cohort.patient[kept])
-        if auc.value > RESTATING_AUC:
-            message = (
-                f"The outcome can be read from the column '{column}' (AUC {auc}): it restates the target. "
-                "Never use it as an input."
-            )
-            found.append(Finding("warning", "restates_target", message, column=column, value=auc.value))
-    return found
-
-
-def _facts_table(cohort: Cohort, readable: _Readable) -> pd.DataFrame:
-    """One row a readable picture."""
-    names = ("sha256", "bytes", "format", "width", "height", "mean", "contrast", "border")
-    columns = ["case", "patient", "column", *names]
-    rows = [
-        (str(cohort.case[i]), str(cohort.patient[i]), column, *(getattr(facts, name) for name in names))
-        for i, column, facts in readable
-    ]
-    return pd.DataFrame(rows, columns=pd.Index(columns))

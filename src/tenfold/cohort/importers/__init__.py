@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tenfold.cohort.importers.breast import import_breast
 from tenfold.cohort.importers.common import Imported
 from tenfold.cohort.importers.folders import import_folders
 from tenfold.cohort.importers.kermany import import_kermany
 from tenfold.cohort.importers.medmnist import import_medmnist
 from tenfold.cohort.importers.nih import import_nih
+from tenfold.cohort.importers.redcap import import_redcap
+from tenfold.cohort.importers.table import import_table
 from tenfold.errors import CohortError, nearest
 
 IMPORTERS: dict[str, Callable[..., Imported]] = {
+    "breast": import_breast,
     "folders": import_folders,
     "kermany": import_kermany,
     "medmnist": import_medmnist,
     "nih": import_nih,
+    "redcap": import_redcap,
+    "table": import_table,
 }
 
 

@@ -5,6 +5,8 @@ It must not know any layout.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import tempfile
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.cohort.manifest import COHORT_FILE, PICTURE_SUFFIXES, write_cohort
-from tenfold.errors import CohortError, OutputError
+from tenfold.errors import CohortError, OutputError, nearest
+from tenfold.modalities.table import COLUMNS_FILE, Column, write_columns
 from tenfold.types import Finding
 
 IMAGES = "images"
@@ -29,7 +32,8 @@ class Imported:
         cohort: The cohort file.
         notes: What its owner should know.
         study: Suggested settings of a study: "target" (the column), "classes", "positive", and others that
-            the layout knows of.
+            the layout knows of: "images" (input name -> column of pictures), "tables" (input name -> "columns" and
+            "dictionary"), "masks" (a column of masks), "findings" ...
     """
 
     cohort: Path
@@ -42,14 +46,21 @@ class Film:
     """One examination to import.
 
     Attributes:
-        values: Its cells, `case` and `patient` among them; `film` is filled in.
-        name: Where its picture goes inside `images`.
+        values: Its cells, `case` and `patient` among them; those of pictures are filled in.
+        name: Where its picture goes inside `images`; empty: it has none.
         picture: The file to copy, or a function that writes the picture to a path.
+        others: Column -> (name, picture) of further pictures, masks for example.
     """
 
     values: Mapping[str, str]
-    name: str
-    picture: Picture
+    name: str = ""
+    picture: Picture | None = None
+    others: Mapping[str, tuple[str, Picture]] = field(default_factory=dict)
+
+    def pictures(self, column: str) -> dict[str, tuple[str, Picture]]:
+        """All its pictures: column -> (name, picture), its own under `column`."""
+        own = {column: (self.name, self.picture)} if self.picture is not None else {}
+        return {**own, **self.others}
 
 
 def note(check: str, message: str) -> Finding:
@@ -57,14 +68,24 @@ def note(check: str, message: str) -> Finding:
     return Finding("note", check, message)
 
 
-def build(films: Sequence[Film], columns: Sequence[str], out: Path, *, hardlink: bool = False) -> Path:
-    """Write `images/` and the cohort file into a new folder, by way of a temporary neighbour.
+def build(
+    films: Sequence[Film],
+    columns: Sequence[str],
+    out: Path,
+    *,
+    hardlink: bool = False,
+    column: str = "film",
+    dictionary: Sequence[Column] = (),
+) -> Path:
+    """Write `images/`, the cohort file and `columns.csv` into a new folder, by way of a temporary neighbour.
 
     Args:
         films: The examinations.
-        columns: The columns of the cohort file, `film` among them.
+        columns: The columns of the cohort file, those of the pictures among them.
         out: The folder to make; it may exist if it is empty.
         hardlink: Link the pictures instead of copying them, on the same disk.
+        column: The column that names a film's own picture.
+        dictionary: What the columns of tables mean; none, no `columns.csv`.
 
     Returns:
         The cohort file.
@@ -76,17 +97,22 @@ def build(films: Sequence[Film], columns: Sequence[str], out: Path, *, hardlink:
     if not films:
         raise CohortError("there is no picture to import", expected="at least one picture of this layout")
     check_out(out)
-    _check_names(films)
+    _check_names(films, column)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
         raise _not_written(out, error) from error
     try:
+        rows = []
         for film in films:
-            _place(film.picture, temporary / IMAGES / film.name, hardlink=hardlink)
-        rows = [{**film.values, "film": f"{IMAGES}/{film.name}"} for film in films]
+            pictures = film.pictures(column)
+            for name, picture in pictures.values():
+                _place(picture, temporary / IMAGES / name, hardlink=hardlink)
+            rows.append({**film.values, **{c: f"{IMAGES}/{name}" for c, (name, _) in pictures.items()}})
         write_cohort(rows, columns, temporary / COHORT_FILE)
+        if dictionary:
+            write_columns(dictionary, temporary / COLUMNS_FILE)
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -98,12 +124,12 @@ def build(films: Sequence[Film], columns: Sequence[str], out: Path, *, hardlink:
     return out / COHORT_FILE
 
 
-def _check_names(films: Sequence[Film]) -> None:
-    """Refuse two films of one name: the second would be written over the first."""
-    for what in ("case", "name"):
+def _check_names(films: Sequence[Film], column: str) -> None:
+    """Refuse two films or pictures of one name: the second would be written over the first."""
+    cases = [film.values["case"] for film in films]
+    for names in (cases, [name for film in films for name, _ in film.pictures(column).values()]):
         seen: set[str] = set()
-        for film in films:
-            name = film.values["case"] if what == "case" else film.name
+        for name in names:
             if name.lower() in seen:
                 raise CohortError(
                     f"two pictures would be called '{name}'",
@@ -181,3 +207,60 @@ def _not_written(out: Path, error: OSError) -> OutputError:
         do="free space or choose a folder that you may write to (hardlink works within one disk only)",
         where=str(out),
     )
+
+
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table of any layout: comma, semicolon or tab between the cells, UTF-8.
+
+    Returns:
+        The header; and each filled row with its number, surrounding white space removed.
+
+    Raises:
+        CohortError: The file cannot be read, a heading stands twice, or a row has another number of cells.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        records = [(reader.line_num, [cell.strip() for cell in record]) for record in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"the table cannot be read: {error}", expected="CSV in UTF-8", where=path.name) from error
+    records = [(number, cells) for number, cells in records if any(cells)]
+    if len(records) < 2:
+        raise CohortError("the table is empty", expected="a header, then rows", where=path.name)
+    header = records[0][1]
+    for name in header:
+        if not name or header.count(name) > 1:
+            came = f"two columns are called '{name}'" if name else "a column has no name"
+            raise CohortError(came, do="name every column differently", where=f"{path.name}, row 1")
+    for number, cells in records[1:]:
+        if len(cells) != len(header):
+            raise CohortError(f"{len(cells)} cells under {len(header)} columns", where=f"{path.name}, row {number}")
+    return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in records[1:]]
+
+
+def two_classes(rows: Sequence[Mapping[str, str]], target: str, candidates: Iterable[str], where: str) -> list[str]:
+    """Return the two words that stand in the column of the outcome.
+
+    Raises:
+        CohortError: No column is named, it is not there, or it holds other than two words.
+    """
+    candidates = list(candidates)
+    if target not in candidates:
+        fitting = [name for name in candidates if len({row[name] for row in rows} - {""}) == 2]
+        came = f"there is no column '{target}'" if target else "nothing says which column holds the outcome"
+        do = (
+            nearest(target, candidates)
+            if target
+            else f"give it with --target; two values each have: {', '.join(fitting)}"
+        )
+        raise CohortError(came, do=do, where=where)
+    classes = sorted({row[target] for row in rows} - {""})
+    if len(classes) != 2:
+        raise CohortError(
+            f"the outcome '{target}' has {len(classes)} values: {', '.join(classes[:8])}",
+            expected="two classes",
+            do="choose another column, or make one with two values",
+            where=where,
+        )
+    return classes

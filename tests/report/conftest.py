@@ -32,6 +32,14 @@ def whole(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(scope="session")
+def fused(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of film and laboratory values with its report written. Read only."""
+    folder: Path = fake_run.build_fused(tmp_path_factory.mktemp("run") / "fused")
+    write_report(folder)
+    return folder
+
+
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Callable[[], Path]:
     """Give a copy to break."""

@@ -438,5 +438,244 @@ def _run(folder: Path, names: list[str], rng: np.random.Generator, simulated: bo
     write_json(folder / "run.json", facts)
 
 
+FUSED = "film + labs"
+FUSED_ARMS: dict[str, tuple[float, str, list[str]]] = {
+    FUSED: (2.0, "network", ["film", "labs"]),
+    "film only": (1.6, "network", ["film"]),
+    "labs only": (1.2, "network", ["labs"]),
+    "random forest": (1.3, "classical", ["labs"]),
+    f"{FUSED}, without film": (1.1, "altered", ["film", "labs"]),
+    f"{FUSED}, without labs": (1.5, "altered", ["film", "labs"]),
+    f"{FUSED}, film permuted": (0.4, "altered", ["film", "labs"]),
+}
+NEC = ("non-NEC", "NEC")
+
+
+def build_fused(folder: Path, n: int = 160) -> Path:
+    """Write a run of film and laboratory values together, with hold-out, external set, readers and subgroups."""
+    build(folder, n=n)
+    rng = np.random.default_rng(3)
+    y = np.arange(n) % 2 == 1
+    evaluation, curves = {}, {}
+    for arm, (gap, _, _) in FUSED_ARMS.items():
+        p = 1 / (1 + np.exp(-(rng.standard_normal(n) + gap * y - gap / 2) * gap))
+        evaluation[arm], matrix = evaluate_arm(p, y, 0.5, n)
+        curves[arm] = {**curves_of(p, y), "confusion": matrix}
+    write_json(folder / "evaluation.json", {TARGET: evaluation})
+    write_json(folder / "evaluation_holdout.json", {TARGET: {FUSED: evaluation[FUSED]}})
+    write_json(folder / "curves.json", {TARGET: curves})
+    write_json(folder / "curves_holdout.json", {TARGET: {FUSED: curves[FUSED]}})
+    rows = [_against_fused(arm, evaluation) for arm in FUSED_ARMS if arm != FUSED]
+    write_json(folder / "comparisons.json", {TARGET: rows})
+    write_json(folder / "conformal.json", _conformal())
+    write_json(folder / "sample_size.json", _sample_size())
+    write_json(folder / "subgroups.json", {"sex": _subgroups(evaluation)})
+    _fused_facts(folder)
+    _fused_explanations(folder)
+    _elsewhere(folder / "external" / "coast", curves[FUSED], evaluation[FUSED])
+    return folder
+
+
+def _against_fused(arm: str, evaluation: dict[str, Any]) -> dict[str, Any]:
+    gap = evaluation[arm]["auc"]["value"] - evaluation[FUSED]["auc"]["value"]
+    return {
+        "arm": arm,
+        "reference": FUSED,
+        "metric": "auc",
+        "difference": Estimate(gap, gap - 0.03, gap + 0.03, "paired DeLong, 95 %", 160).to_dict(),
+        "p": 0.031,
+        "p_holm": 0.062,
+        "method": "paired DeLong, 95 %",
+    }
+
+
+def _conformal() -> dict[str, Any]:
+    wilson_ = "Wilson, 95 %"
+    return {
+        "alpha": 0.1,
+        "classes": {c: {"quantile": 0.7, "n": 80, "range": [0.84, 0.95]} for c in NEC},
+        "method": "class-conditional split conformal",
+        "realised": {c: Estimate(0.91, 0.83, 0.95, wilson_, 80).to_dict() for c in NEC},
+        "sizes": {"empty": 0.0, "one": 0.78, "both": 0.22},
+    }
+
+
+def _sample_size() -> dict[str, Any]:
+    return {
+        "expected_auc": 0.8,
+        "patients": {"positives": 80, "negatives": 80},
+        "riley": {
+            "parameters": 27,
+            "prevalence": 0.5,
+            "shrinkage": 0.9,
+            "for_shrinkage": 790,
+            "for_optimism": 607,
+            "for_prevalence": 385,
+            "n": 790,
+            "method": "Riley et al. 2020",
+        },
+        "auc_width": {"low": 0.73, "high": 0.87, "width": 0.14, "method": "Hanley & McNeil 1982, 95 %"},
+    }
+
+
+def _subgroups(evaluation: dict[str, Any]) -> dict[str, Any]:
+    auc = evaluation[FUSED]["auc"]
+    nothing = {"value": None, "low": None, "high": None, "method": "too few", "n": 6}
+    return {
+        "levels": [
+            {"level": "F", "patients": 90, "positives": 44, "auc": auc},
+            {"level": "M", "patients": 64, "positives": 33, "auc": auc},
+            {"level": "not stated", "patients": 6, "positives": 3, "auc": nothing},
+        ],
+        "gaps": {
+            "auc": {
+                "highest": "F",
+                "lowest": "M",
+                "difference": Estimate(0.04, -0.02, 0.1, "patient bootstrap", 160).to_dict(),
+            }
+        },
+    }
+
+
+def _fused_facts(folder: Path) -> None:
+    facts = json.loads((folder / "run.json").read_text("utf-8"))
+    inputs = {"film": {"kind": "image"}, "labs": {"kind": "table", "imputation": "knn", "neighbours": 5, "screen": 0}}
+    done = {"status": "done", "encoder": "e", "network": "e", "weights": "none", "size": "96", "parameters": 10}
+    facts |= {
+        "system": "nec",
+        "title": "Fused",
+        "target": {"name": TARGET, "column": "diagnosis", "classes": list(NEC), "positive": "NEC"},
+        "proposed": FUSED,
+        "inputs": inputs,
+        "arms": {
+            arm: {**done, "kind": kind, "inputs": seen, "fusion": "concat", "stages": []}
+            for arm, (_, kind, seen) in FUSED_ARMS.items()
+        },
+        "stages": {},
+        "simulated": {
+            "simulator": "nec",
+            "ceiling_auc": 0.943,
+            "ceilings": {"labs_observed": 0.885, "signs": 0.891, "fused_observed": 0.943},
+        },
+        "opened": [
+            {"what": "holdout", "when": "2026-03-04T10:40:00Z", "cases": 40},
+            {"what": "coast", "when": "2026-03-04T10:41:00Z", "cases": 50},
+        ],
+    }
+    write_json(folder / "run.json", facts)
+    study = '[network]\nfusion = "concat"\nmodality_dropout = 0.15\n'
+    (folder / "study.toml").write_text(study, encoding="utf-8")
+    cohort = json.loads((folder / "cohort.json").read_text("utf-8"))
+    cohort["flow"] += [
+        {"step": "hold-out", "cases": 40, "patients": 40, "reason": ""},
+        {"step": "cross-validation", "cases": 160, "patients": 160, "reason": ""},
+    ]
+    crp = {"variable": "CRP (mg/L)", "level": "median [IQR]", "non-NEC": "1.284 [0.6 to 2.7]", "NEC": "3.9 [1.7 to 9]"}
+    cohort["table"] = [
+        {"variable": "patients", "level": "", "non-NEC": "80", "NEC": "80"},
+        crp,
+        {"variable": "CRP (mg/L)", "level": "missing", "non-NEC": "7", "NEC": "5"},
+    ]
+    cohort["tests"] = [
+        {
+            "variable": "CRP (mg/L)",
+            "column": "crp",
+            "kind": "number",
+            "test": "Mann-Whitney, exact",
+            "p": 0.0004,
+            "p_adjusted": 0.0012,
+            "effect_name": "Cliff's delta",
+            "effect": Estimate(0.49, 0.39, 0.59, "DeLong, 95 %; n = cases", 148).to_dict(),
+            "n": 148,
+        }
+    ]
+    cohort["by_class"] = {c: {"cases": 80, "patients": 80} for c in NEC}
+    write_json(folder / "cohort.json", cohort)
+
+
+def _fused_explanations(folder: Path) -> None:
+    held = json.loads((folder / "explanations.json").read_text("utf-8"))
+
+    def lab(name: str, value: float | None, low: float, high: float, added: float) -> dict[str, Any]:
+        return {
+            "column": name.lower(),
+            "label": name,
+            "unit": "umol/L",
+            "value": value,
+            "observed": value is not None,
+            "normal_low": low,
+            "normal_high": high,
+            "contribution": added,
+        }
+
+    labs = [lab("CRP", 900.0, 0, 8, 0.7), lab("PLT", 200.0, 114, 375, -0.2), lab("IL6", None, 0, 30, 0.1)]
+    for i, case in enumerate(held["cases"]):
+        case |= {"label": NEC[i % 2], "decision": NEC[i % 2] if case["right"] else NEC[1 - i % 2], "threshold": 0.6}
+        case |= {"modalities": {"film": -1.5, "labs": 0.5}, "base": 0.2, "labs": labs}
+    without = held["cases"][0]
+    without |= {"film": None, "overlay": None, "modalities": {"film": 0.0, "labs": 0.5}}
+    share = Estimate(0.7, 0.6, 0.8, "bootstrap", 160).to_dict()
+    held["modalities"] = {"names": ["film", "labs"], "shares": {"film": share, "labs": share}}
+    held["importance"] = {
+        "labs": {
+            "features": [{"feature": "crp", "mean": 0.2, "low": 0.1, "high": 0.3}],
+            "method": "mean |attribution|",
+            "stability": Estimate(0.1, -0.1, 0.2, "Spearman", 3).to_dict(),
+            "labels": {"crp": "C-reactive protein"},
+        }
+    }
+    write_json(folder / "explanations.json", held)
+
+
+def _elsewhere(folder: Path, curves: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    """Write an external set inside the run, with three readers who read it alone and with the model."""
+    folder.mkdir(parents=True)
+    write_json(folder / "evaluation.json", {TARGET: {FUSED: evaluation}})
+    write_json(folder / "curves.json", {TARGET: {FUSED: curves}})
+    write_json(
+        folder / "cohort.json",
+        {"n_cases": 50, "n_patients": 50, "by_class": {c: {"cases": 25, "patients": 25} for c in NEC}},
+    )
+    target = {"name": TARGET, "classes": list(NEC), "positive": "NEC"}
+    facts = {"kind": "external", "system": "nec", "target": target, "proposed": FUSED}
+    write_json(folder / "run.json", facts)
+    auc = Estimate(0.84, 0.74, 0.94, "DeLong, 95 %", 50).to_dict()
+    gap = Estimate(0.08, -0.01, 0.17, "single-treatment Obuchowski-Rockette", 50).to_dict()
+    test = {"machine": auc, "readers_mean": auc, "difference": gap, "t": 1.8, "df": 9.0, "p": 0.07}
+    line = curves["roc"]
+    readers = [
+        {"reader": f"reader {i}", "auc": auc, "curve": line, "sensitivity": auc, "specificity": auc} for i in (1, 2, 3)
+    ]
+    each = [{"reader": f"reader {i}", "difference": gap, "z": 1.7, "p": 0.09, "p_holm": 0.27} for i in (1, 2, 3)]
+    way = {
+        "readers": readers,
+        "mean_roc": line,
+        "against_machine": {"auc": {"random_readers": test, "fixed_readers": test, "per_reader": each}},
+        "agreement": {"icc": {"ICC2": auc}, "fleiss_kappa": auc},
+    }
+    mrmc = {"means": [auc, auc], "difference": gap, "p": 0.04}
+    write_json(
+        folder / "readers.json",
+        {
+            "arm": FUSED,
+            "positive": "NEC",
+            "cases": {"rated": 50, "complete": 48, "patients": 48, "positives": 24},
+            "readers": [{"reader": f"reader {i}", "skipped": 0} for i in (1, 2, 3)],
+            "machine": {"auc": auc, "curve": line, "threshold": 0.6, "sensitivity": auc, "specificity": auc},
+            "modalities": [{"modality": "unaided", **way}, {"modality": "aided", **way}],
+            "between": {
+                "first": "unaided",
+                "second": "aided",
+                "auc": {"random_readers_random_cases": mrmc, "per_reader": each},
+            },
+            "findings": [{"severity": "warning", "check": "x", "message": "Reader 2 skipped two cases."}],
+        },
+    )
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), external="--external" in sys.argv)
+    place = Path(sys.argv[1])
+    if "--fused" in sys.argv:
+        build_fused(place)
+    else:
+        build(place, external="--external" in sys.argv)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.report import checklists, figures, look, methods_text, words
+from tenfold.report import checklists, figures, inputs, look, methods_text, words
 from tenfold.report.load import load
 from tenfold.report.published import published
 from tenfold.report.tables import predictive
@@ -80,9 +80,10 @@ def test_methods_name_only_papers_that_are_listed(whole: Path) -> None:
     assert "12 further arms" in text
 
 
-def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path) -> None:
+def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path, fused: Path) -> None:
     for name in figures.FIGURES:
-        svg = (whole / "figures" / f"{name}.svg").read_text("utf-8")
+        drawn = next(p for p in (run / "figures" / f"{name}.svg" for run in (whole, fused)) if p.is_file())
+        svg = drawn.read_text("utf-8")
         sizes = [float(s) for s in re.findall(r"font(?:-size)?: ?(?:bold )?([\d.]+)px", svg)]
         assert sizes, name
         assert min(sizes) >= 8, name
@@ -90,3 +91,43 @@ def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path) -> Non
         assert look.INK not in svg
         assert "<dc:date>" not in svg
         assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 3.5 * 72  # type: ignore[index]
+
+
+def test_marked_figures_of_the_paper_are_impossible_and_no_others() -> None:
+    rows = published("nec")["rows"]
+    assert len(rows) == 11
+    for row in rows:
+        accuracy = (
+            not min(row["recall"], row["specificity"]) <= row["accuracy"] <= max(row["recall"], row["specificity"])
+        )
+        f1 = row["f1"] > (row["precision"] + row["recall"]) / 2
+        assert row.get("impossible", []) == [name for name, wrong in (("accuracy", accuracy), ("f1", f1)) if wrong]
+
+
+def test_every_item_of_the_paper_leads_to_a_place_on_the_page(fused: Path) -> None:
+    text = (fused / "report.html").read_text("utf-8")
+    for entry in published("nec")["beside"]:
+        assert f'id="{entry["anchor"]}"' in text, entry["item"]
+    assert "Not part of this run" not in text
+
+
+def test_methods_of_a_fused_run(fused: Path) -> None:
+    run = load(fused)
+    text = " ".join(methods_text.paragraphs(run))
+    assert "imputed by the 5 nearest neighbours" in text
+    assert "joined end to end before the head (fusion)" in text
+    assert "probability 0.15, never all of them (modality dropout)" in text
+    assert "the external set “coast” at 2026-03-04T10:41:00Z" in text
+    assert {"Hillis 2007", "Vovk 2012", "Sundararajan 2017"} <= {r.key for r in methods_text.cited(run)}
+    claims = {i.number: i.answer for i in checklists.fill(run, "claim").items}
+    assert "“coast”: 50 cases of 50 patients" in claims["33"]
+    assert "No external validation" not in claims["40"]
+
+
+def test_difference_is_proposed_minus_other_whichever_way_the_file_has_it(fused: Path) -> None:
+    run = load(fused)
+    found = inputs.difference(run, "film only")
+    assert found is not None
+    gap = run.estimates(run.proposed)["auc"].value - run.estimates("film only")["auc"].value
+    assert found[0].value == pytest.approx(gap)
+    assert found[0].low < found[0].value < found[0].high

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from tenfold.errors import OutputError
-from tenfold.report import model_card, page, write_model_card, write_report
+from tenfold.report import model_card, page, patient, write_model_card, write_report
 from tenfold.report.page import ABSENT, FIGURES
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "path", "use", "rect"}
@@ -78,14 +79,14 @@ def test_ids_are_unique_and_tables_and_pictures_speak(whole: Path) -> None:
     assert len(seen.ids) == len(set(seen.ids))
     assert seen.images_without_words == 0
     assert seen.tables_without_caption == 0
-    assert read(whole).count('role="img"') == len(FIGURES)
+    assert read(whole).count('role="img"') == len(list((whole / "figures").glob("*.svg")))
 
 
 def test_nothing_is_loaded_from_elsewhere(whole: Path) -> None:
     text = read(whole)
     seen = Page(text)
     assert all(u.startswith(("data:image/", "#")) for u in seen.loaded)
-    assert all(u.startswith(("#", "https://doi.org/10.")) for u in seen.links)
+    assert all(u.startswith(("#", "https://doi.org/10.", "patients/")) for u in seen.links)
     assert "<script" not in text
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -199,7 +200,7 @@ def test_external_validation(fake_run: ModuleType, tmp_path: Path, no_figures: N
 
 def test_published_figures_with_their_caveat(whole: Path) -> None:
     text = read(whole)
-    assert "377 / 13 / 46 / 188" in text
+    assert "377\u00a0/\u00a013\u00a0/\u00a046\u00a0/\u00a0188" in text
     assert "AUC impossible for this matrix" in text
     assert "https://doi.org/10.1016/j.cmpb.2019.06.023" in text
 
@@ -245,3 +246,93 @@ def test_no_run_no_report(tmp_path: Path) -> None:
 def test_report_imports_no_torch() -> None:
     code = "import sys, tenfold.report; sys.exit('torch' in sys.modules or 'tenfold.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_fused_run_shows_all_its_parts(fused: Path) -> None:
+    text = read(fused)
+    seen = Page(text)
+    assert {"inputs", "external", "readers", "subgroups", "sure"} <= set(seen.ids)
+    assert {link[1:] for link in seen.links if link.startswith("#")} <= set(seen.ids)
+    assert len(seen.ids) == len(set(seen.ids))
+    assert not seen.open
+    assert "could not be drawn" not in text
+    assert {p.stem for p in (fused / "figures").glob("*.svg")} >= {
+        "matrix",
+        "roc_internal",
+        "roc_external",
+        "roc_readers",
+    }
+
+
+def test_fusion_never_without_its_parts_and_the_test_against_the_better(fused: Path) -> None:
+    said = read(fused).split('id="answer"')[1].split("</section>")[0]
+    assert "Of the arms with one input, film only was best out of fold" in said
+    assert "p = 0.031; paired on the same 160 patients" in said
+    assert "picked after its result was seen, which favours it" in said
+
+
+def test_altered_arms_stand_apart(fused: Path) -> None:
+    text = read(fused)
+    assert "4 arms." in text
+    compared = text.split('id="arms"')[1].split("</section>")[0]
+    assert "without film" not in compared
+    assert "film taken away" in text
+    assert "labs taken away" in text
+    assert "film mixed among patients" in text
+    roc = (fused / "figures" / "roc.svg").read_text("utf-8")
+    assert "3 other arms" in roc
+
+
+def test_table_2_describes_beside_the_paper(fused: Path) -> None:
+    part = read(fused).split('id="table-2"')[1].split("</section>")[0]
+    assert "1.28 [0.6\u00a0to\u00a02.7]" in part
+    assert "7 / 5" in part
+    assert "2.9 → 12.1 ?" in part
+    assert "nothing was selected by it" in part
+    assert "CRP" not in read(fused).split('id="table-1"')[1].split("</table>")[0]
+
+
+def test_readers_in_two_ways(fused: Path) -> None:
+    part = read(fused).split('id="readers"')[1].split("</section>")[0]
+    assert "48 cases of 48 patients (24 NEC) were rated by all" in part
+    assert "No difference shown is not equality shown" in part
+    assert "other readers, other patients" in part
+    assert "Reader 2 skipped two cases." in part
+
+
+def test_one_page_a_patient(fused: Path) -> None:
+    links = [u for u in Page(read(fused)).links if u.startswith("patients/")]
+    assert len(links) == len(set(links)) == 8
+    cases = json.loads((fused / "explanations.json").read_text())["cases"]
+    for case in cases:
+        text = (fused / "patients" / f"{case['case']}.html").read_text("utf-8")
+        seen = Page(text)
+        assert not seen.open
+        assert all(u.startswith("data:image/") for u in seen.loaded)
+        assert "Research use only" in text
+        assert "1 outside: CRP high" in text
+        assert "▲ high" in text
+        assert "Not measured: IL6" in text
+        assert "IL6 (not measured)" in text
+        assert ("Answered without film" in text) == (case["film"] is None)
+
+
+def test_patient_pages_stay_in_their_folder() -> None:
+    names = patient.file_names([{"case": c} for c in ("../../x", "A b", "a-b", "", "..", "é/é")])
+    assert len({n.lower() for n in names}) == len(names)
+    assert all("/" not in n and not n.startswith(".") for n in names)
+
+
+def test_a_broken_external_set_costs_only_itself(fused: Path, tmp_path: Path, no_figures: None) -> None:
+    folder = Path(shutil.copytree(fused, tmp_path / "copy"))
+    (folder / "external" / "coast" / "run.json").write_text("{ no", "utf-8")
+    text = read(write_report(folder).parent)
+    assert "external/coast cannot be read" in text
+    assert 'id="inputs"' in text
+
+
+def test_card_warns_of_neighbours_and_says_what_an_answer_without_an_input_is_worth(fused: Path) -> None:
+    text = write_model_card(fused)
+    assert "keeps the values of the training patients of labs in the bundle" in text
+    assert "without film: AUC" in text
+    assert "No external validation is recorded" not in text

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from tenfold.errors import nearest
+from tenfold.report.limits import gap_sentences, sample_size
 from tenfold.report.load import Run
 from tenfold.report.methods_text import model_sentence, stage_sentences
 from tenfold.report.published import headline, published
@@ -30,6 +31,7 @@ from tenfold.report.words import (
     joined,
     metric_label,
     number,
+    opened_external,
     population,
     rule,
     thresholds,
@@ -126,8 +128,10 @@ def _author(run: Run, key: str, number_: str) -> str:
 def _title(run: Run) -> str:
     """The report's own title says what kind of study it is."""
     kind = "external evaluation of a frozen model" if run.external else "development and internal validation"
+    seen = {"image": "images", "table": "tables"}
+    named = joined([seen[k] for k in ("image", "table") if k in run.kinds(run.proposed)]) or "images"
     return (
-        f"Title of this report: {run.facts.get('title')}; {kind}; deep learning on images."
+        f"Title of this report: {run.facts.get('title')}; {kind}; deep learning on {named}."
         if run.facts.get("title")
         else ""
     )
@@ -195,6 +199,13 @@ def _outcome(run: Run) -> str:
 
 def _predictors(run: Run) -> str:
     encoder = run.arms.get(run.proposed, {}).get("encoder")
+    if "table" in run.kinds(run.proposed):
+        tables = [n for n, i in (run.facts.get("inputs") or {}).items() if i.get("kind") == "table"]
+        screened = any((run.facts["inputs"][n] or {}).get("screen") for n in tables)
+        chosen = "columns were screened within the folds" if screened else "no column was screened on the data"
+        columns = [str(t.get("column")) for t in run.cohort.get("tests") or []]
+        listed = f" Columns: {joined(columns)}." if columns else ""
+        return f"Inputs: {joined(list(run.inputs(run.proposed)))} (encoders {encoder}); {chosen}.{listed}"
     return (
         f"The pixels of the images alone (encoder {encoder}); no feature was screened on the data." if encoder else ""
     )
@@ -202,11 +213,21 @@ def _predictors(run: Run) -> str:
 
 def _sample_size(run: Run) -> str:
     text = population(run)
+    told = sample_size(run)
+    if told and text:
+        return f"All that were eligible: {text}. {' '.join(told)}"
     return f"All that were eligible: {text}; no size was computed in advance by the program." if text else ""
 
 
 def _missing(run: Run) -> str:
     text = flow_text(run)
+    tables = {n: i for n, i in (run.facts.get("inputs") or {}).items() if i.get("kind") == "table"}
+    if tables and text:
+        ways = joined([f"{n} by {i.get('imputation', 'median')}" for n, i in tables.items()])
+        return (
+            f"Values missing in a table were imputed within each fold from its training part ({ways}), and the network "
+            f"was told which were missing. A patient may lack a whole input. Left out of the analysis: {text}."
+        )
     return f"Nothing was filled in. A case without outcome or readable image left the analysis: {text}." if text else ""
 
 
@@ -305,7 +326,12 @@ def _performance(run: Run) -> str:
     core = [
         f"{METRICS[m].label} {with_interval(found[m])}" for m in METRICS if METRICS[m].group == "core" and m in found
     ]
-    return f"{'; '.join(core)}; n = {found['auc'].n}. No subgroups were analysed." if "auc" in found else ""
+    return f"{'; '.join(core)}; n = {found['auc'].n}. {_subgroups(run)}" if "auc" in found else ""
+
+
+def _subgroups(run: Run) -> str:
+    said = gap_sentences(run)
+    return f"Gaps in AUC between subgroups: {'; '.join(said)}." if said else "No subgroups were analysed."
 
 
 def _accuracy(run: Run) -> str:
@@ -342,7 +368,7 @@ def _limitations(run: Run) -> str:
     warned = [r.get("message", "") for r in run.findings or [] if r.get("severity") == "warning"]
     if run.facts.get("simulated"):
         parts.append("The cohort is simulated.")
-    if not run.external and not any(o.get("what") == "external" for o in run.facts.get("opened") or []):
+    if not run.external and not run.externals and not opened_external(run):
         parts.append("No external validation is part of this run.")
     return " ".join([*parts, *warned, f"{RESEARCH_ONLY}."])
 
@@ -400,7 +426,9 @@ def _uncertainty(run: Run) -> str:
 
 def _robustness(run: Run) -> str:
     others = [arm_name(a) for a in run.arms if a != run.proposed]
-    return f"Ablations: {joined(others)}. Spread over folds is shown." if others else ""
+    changed = [arm_name(a) for a in run.altered]
+    also = f" The proposed networks were asked again as: {joined(changed)}." if changed else ""
+    return f"Ablations: {joined(others)}. Spread over folds is shown.{also}" if others or changed else ""
 
 
 def _explanation(run: Run) -> str:
@@ -413,7 +441,9 @@ def _explanation(run: Run) -> str:
         )
         if sanity.get(k)
     ]
-    return f"Grad-CAM; checked by {joined(checks) or 'nothing'}." if run.explanations.get("cases") else ""
+    further = "; exact Shapley values over the inputs" if run.explanations.get("modalities") else ""
+    further += "; integrated gradients over table columns" if run.explanations.get("importance") else ""
+    return f"Grad-CAM{further}; maps checked by {joined(checks) or 'nothing'}." if run.explanations.get("cases") else ""
 
 
 def _internal(run: Run) -> str:
@@ -424,8 +454,14 @@ def _external(run: Run) -> str:
     return (
         f"This is one: {' '.join(answer(run))}"
         if run.external
+        else f"{' '.join(_elsewhere(name, r) for name, r in run.externals.items())}"
+        if run.externals
         else "Not part of this run; `tenfold evaluate` makes one."
     )
+
+
+def _elsewhere(name: str, other: Run) -> str:
+    return f"“{name}”: {population(other)}; {' '.join(answer(other))}"
 
 
 def _failures(run: Run) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tenfold.report import figures_sets
+from tenfold.report.drawn import Drawn, key, matrix, named_rows, numbers, short, whisker
 from tenfold.report.load import Run
 from tenfold.report.look import BLUE, GREEN, HALF_WIDTH, INK, ORANGE, RED, canvas, unit_square
 from tenfold.report.published import headline
-from tenfold.report.words import arm_name, ceiling, count, flow_text, interval, number, thresholds, whose_predictions
-from tenfold.types import Estimate, FloatArray, StrArray
+from tenfold.report.words import (
+    arm_name,
+    ceiling,
+    ceiling_of,
+    count,
+    flow_text,
+    interval,
+    number,
+    thresholds,
+    whose_predictions,
+)
+from tenfold.types import FloatArray, StrArray
 
 FAINT = 0.28  # opacity of the ink for arms that are only context
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with what belongs under it and what is read aloud in its place."""
-
-    figure: Figure
-    caption: str
-    alt: str
 
 
 def answer(run: Run) -> Drawn | None:
@@ -41,10 +43,12 @@ def answer(run: Run) -> Drawn | None:
     marks = _references(run)
     held = run.estimates(run.proposed, "holdout").get("auc")
     rows = [("external" if run.external else "out of fold", auc)] + ([("hold-out", held)] if held else [])
+    elsewhere = {name: other.estimates(run.proposed).get("auc") for name, other in run.externals.items()}
+    rows += [(short(name, 16), e) for name, e in elsewhere.items() if e is not None]
     figure = canvas(0.62 + 0.26 * len(rows) + 0.14 * len(marks))
     axes = figure.subplots()
     for i, (_, e) in enumerate(rows):
-        _whisker(axes, e, -i, BLUE)
+        whisker(axes, e, -i, BLUE)
     for i, (name, value) in enumerate(marks):
         axes.axvline(value, color=RED, lw=1.1, ls=(0, (3, 2)))
         axes.annotate(
@@ -78,47 +82,74 @@ def _references(run: Run) -> list[tuple[str, float]]:
 
 
 def flow(run: Run) -> Drawn | None:
-    """Draw who was left at each step, and why the others were not."""
+    """Draw who was left at each step, why the others were not, and where the rest were used."""
     steps = run.cohort.get("flow") or []
     if not steps:
         return None
     main, aside = _main_and_aside(steps)
-    boxes = [_wrapped(f"{s.get('step', '')}", _people(s), 25) for s in main]
-    by_class = run.cohort.get("by_class") or {}
-    if by_class:
-        boxes.append("\n".join(f"{_short(name)}: {_people(c)}" for name, c in by_class.items()))
-    asides = [*aside, ""]
-    line, gap, pad = 0.145, 0.16, 0.09
-    heights = [line * (b.count("\n") + 1) + 2 * pad for b in boxes]
-    gaps = [gap] + [
-        max(gap, (line * (t.count("\n") + 1) + 2 * pad + 0.1) if t else gap) for t in asides[1 : len(boxes)]
+    at = next((i for i, s in enumerate(main) if s.get("step") == "analysed"), len(main) - 1)
+    boxes = [_wrapped(f"{s.get('step', '')}", _people(s), 25) + _folds(run, s) for s in main]
+    asides = [*aside]
+    if run.cohort.get("by_class"):
+        boxes[at] += _classes(run)
+    wide = {at} if run.cohort.get("by_class") else set()
+    outside = [
+        f"External set “{short(name, 26)}”\n{_people({k: r.cohort.get(f'n_{k}') for k in ('cases', 'patients')})}"
+        + _classes(r)
+        for name, r in run.externals.items()
     ]
+    figure, axes = _column(boxes, asides, outside, wide)
+    axes.axis("off")
+    elsewhere = " Dashed arrow: the finished model, unchanged, tried on an external set." if outside else ""
+    said = "; ".join([flow_text(run), *(text.replace("\n", ", ") for text in outside)])
+    return Drawn(figure, f"Cases and patients left at each step, and why others were left out.{elsewhere}", said)
+
+
+def _column(boxes: list[str], asides: list[str], outside: list[str], wide: set[int]) -> tuple[Figure, Axes]:
+    """Draw boxes from the top down, what left between them on the right, and external sets at the bottom."""
+    line, gap, pad = 0.145, 0.16, 0.09
+    texts = [*boxes, *outside]
+    notes = [*asides, *([""] * len(outside))]
+    heights = [line * (b.count("\n") + 1) + 2 * pad for b in texts]
+    gaps = [gap] + [max(gap, (line * (t.count("\n") + 1) + 2 * pad + 0.1) if t else gap) for t in notes[1:]]
+    gaps = [0.3 if i >= len(boxes) else g for i, g in enumerate(gaps)]
     total = sum(heights) + sum(gaps[1:]) + 0.04
     figure = Figure(figsize=(HALF_WIDTH, total))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, HALF_WIDTH), ylim=(0, total))
-    axes.axis("off")
-    left, wide = 0.03, 1.86
-    last = len(boxes) - 1 if by_class else len(boxes)
+    left, narrow = 0.03, 1.86
     y = total - 0.02
-    for i, (text, height) in enumerate(zip(boxes, heights, strict=True)):
+    for i, (text, height) in enumerate(zip(texts, heights, strict=True)):
         if i:
-            axes.annotate(
-                "",
-                (left + 0.5, y - gaps[i]),
-                (left + 0.5, y),
-                arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
-            )
-            if asides[i]:
+            dashed = i >= len(boxes)
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+            arrow["ls"] = (0, (3, 2)) if dashed else "-"
+            axes.annotate("", (left + 0.5, y - gaps[i]), (left + 0.5, y), arrowprops=arrow)
+            if notes[i]:
                 middle = y - gaps[i] / 2
-                tall = line * (asides[i].count("\n") + 1) + 2 * pad - 0.06
+                tall = line * (notes[i].count("\n") + 1) + 2 * pad - 0.06
                 axes.plot([left + 0.5, 1.08], [middle, middle], color=INK, lw=0.8)
-                _box(axes, 1.08, middle - tall / 2, HALF_WIDTH - 1.11, tall, asides[i], dashed=True)
+                _box(axes, 1.08, middle - tall / 2, HALF_WIDTH - 1.11, tall, notes[i], dashed=True)
             y -= gaps[i]
-        across = HALF_WIDTH - 0.06 if i == last else wide
+        across = HALF_WIDTH - 0.06 if i in wide or i >= len(boxes) else narrow
         _box(axes, left, y - height, across, height, text)
         y -= height
-    return Drawn(figure, "Cases and patients left at each step, and why others were left out.", flow_text(run))
+    return figure, axes
+
+
+def _classes(run: Run) -> str:
+    """Return one line a class, each on a line of its own."""
+    by_class = run.cohort.get("by_class") or {}
+    return "".join(f"\n{short(name)}: {_people(c)}" for name, c in by_class.items())
+
+
+def _folds(run: Run, step: dict[str, Any]) -> str:
+    """Say into how many folds the patients went, under the step that names them."""
+    v = run.facts.get("validation") or {}
+    if not v.get("folds") or step.get("step") != "cross-validation":
+        return ""
+    times = v.get("repeats", 1)
+    return f"\n{v['folds']} folds, all tested {'once' if times == 1 else f'{times} times'}"
 
 
 def _box(axes: Axes, x: float, y: float, wide: float, tall: float, text: str, *, dashed: bool = False) -> None:
@@ -174,12 +205,12 @@ def roc(run: Run) -> Drawn | None:
     auc = run.estimates(run.proposed).get("auc")
     row = 0.30
     if run.proposed in drawn:
-        text = f"{_short(run.proposed)}{f' {number(auc.value)}' if auc else ''}"
-        _key(axes, row, text, BLUE, 2)
+        text = f"{short(run.proposed)}{f' {number(auc.value)}' if auc else ''}"
+        key(axes, row, text, BLUE, 2)
         row -= 0.09
     others = len(drawn) - (run.proposed in drawn)
     if others:
-        _key(axes, row, count(others, "other arm"), INK, 0.8, FAINT)
+        key(axes, row, count(others, "other arm"), INK, 0.8, FAINT)
         row -= 0.09
     at = _operating_rates(run)
     if at:
@@ -193,12 +224,6 @@ def roc(run: Run) -> Drawn | None:
     return Drawn(
         figure, f"{text}{n}. Dotted: chance.", f"{text}. {arm_name(run.proposed)} {number(auc.value) if auc else ''}"
     )
-
-
-def _key(axes: Axes, y: float, text: str, colour: str, width: float, alpha: float = 1) -> None:
-    """Write a direct label with its line into the free corner of a ROC plot."""
-    axes.plot([0.42, 0.48], [y, y], color=colour, lw=width, alpha=alpha)
-    axes.text(0.5, y, text, va="center")
 
 
 def _operating_rates(run: Run) -> tuple[float, float] | None:
@@ -219,7 +244,7 @@ def calibration(run: Run) -> Drawn | None:
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, lw=0.7, ls=(0, (2, 2)))
     if curve.get("x"):
         if curve.get("low"):
-            axes.fill_between(curve["x"], _numbers(curve["low"]), _numbers(curve["high"]), color=BLUE, alpha=0.18, lw=0)
+            axes.fill_between(curve["x"], numbers(curve["low"]), numbers(curve["high"]), color=BLUE, alpha=0.18, lw=0)
         axes.plot(curve["x"], curve["y"], color=BLUE, lw=2)
     for b in curve.get("bins") or []:
         if b.get("low") is not None and b.get("high") is not None:
@@ -227,11 +252,11 @@ def calibration(run: Run) -> Drawn | None:
         axes.plot(b["p"], b["observed"], "o", color=INK, ms=3.5, clip_on=False)
     unit_square(axes)
     axes.set_aspect("auto")  # else it would not line up with the histogram below
-    axes.set_ylabel(f"Observed share of {_short(run.positive) or 'the class'}")
+    axes.set_ylabel(f"Observed share of {short(run.positive) or 'the class'}")
     shown = _probabilities(run)
     if shown is not None:
         below.hist(shown[0], bins=np.linspace(0, 1, 31).tolist(), color=INK, alpha=0.45)
-    below.set(xlabel=f"Predicted probability of {_short(run.positive) or 'the class'}", ylabel="Cases")
+    below.set(xlabel=f"Predicted probability of {short(run.positive) or 'the class'}", ylabel="Cases")
     found = run.estimates(run.proposed)
     parts = [
         f"{label} {number(found[m].value)} ({interval(found[m])})"
@@ -246,11 +271,6 @@ def calibration(run: Run) -> Drawn | None:
         f"probability was given.{n} {'; '.join(parts)}.",
         f"{text}. {'; '.join(parts)}",
     )
-
-
-def _numbers(values: list[float | None]) -> FloatArray:
-    """Return a curve as numbers, null as a gap."""
-    return np.array(values, np.float64)
 
 
 def _probabilities(run: Run) -> tuple[FloatArray, StrArray] | None:
@@ -275,7 +295,7 @@ def decision(run: Run) -> Drawn | None:
     axes = figure.subplots()
     x, top = curve["threshold"], max(curve["net_benefit"])
     if curve.get("low"):
-        axes.fill_between(x, _numbers(curve["low"]), _numbers(curve["high"]), color=BLUE, alpha=0.18, lw=0)
+        axes.fill_between(x, numbers(curve["low"]), numbers(curve["high"]), color=BLUE, alpha=0.18, lw=0)
     axes.plot(x, curve["net_benefit"], color=BLUE, lw=2)
     if curve.get("treat_all"):
         axes.plot(x, curve["treat_all"], color=ORANGE, lw=1.4, ls=(0, (5, 2)))
@@ -286,7 +306,7 @@ def decision(run: Run) -> Drawn | None:
         axes.text(middle + 0.01, top * 1.1, "operating point", va="top", alpha=0.8)
     axes.set(xlim=(0, 1), ylim=(-0.14 * top, 1.12 * top))
     axes.text(0.02, -0.03 * top, "treat none", va="top")
-    axes.text(0.02, 0.62 * top, _short(run.proposed), color=BLUE, weight="bold")
+    axes.text(0.02, 0.62 * top, short(run.proposed), color=BLUE, weight="bold")
     if curve.get("treat_all"):
         axes.text(0.02, 0.50 * top, "treat all (dashed)", color=INK)
     axes.set(xlabel="Threshold probability", ylabel="Net benefit (per patient)")
@@ -314,11 +334,11 @@ def probabilities(run: Run) -> Drawn | None:
         inside = p[label == name]
         colour = RED if name == run.positive else GREEN
         axes.hist(inside, bins=np.linspace(0, 1, 31).tolist(), color=colour, alpha=0.85)
-        axes.set_title(f"{_short(name)}, {count(len(inside), 'case')}")
+        axes.set_title(f"{short(name)}, {count(len(inside), 'case')}")
         axes.set(xlim=(0, 1), ylabel="Cases")
         if cut:
             axes.axvline(float(np.mean(cut)), color=INK, lw=0.9, ls=(0, (2, 2)))
-    rows[-1].set_xlabel(f"Predicted probability of {_short(run.positive)}")
+    rows[-1].set_xlabel(f"Predicted probability of {short(run.positive)}")
     parts = ", ".join(f"{c}: {int((label == c).sum())}" for c in names)
     text = f"Probability of {run.positive} by true class, {arm_name(run.proposed)} model, cases ({parts})"
     dotted = " Dotted: operating point (mean over folds)." if cut else ""
@@ -337,7 +357,7 @@ def confusion(run: Run) -> Drawn | None:
     for axes in grid.flat[len(found) :]:
         axes.axis("off")
     for i, (arm, m) in enumerate(found.items()):
-        _matrix(grid.flat[i], arm, m, main=arm == run.proposed)
+        matrix(grid.flat[i], arm, m, main=arm == run.proposed)
     figure.supxlabel("Model says: − or +", fontsize=8)
     figure.supylabel("Truth: − or +", fontsize=8)
     text = "; ".join(f"{arm_name(a)}: TP {m['tp']}, FN {m['fn']}, FP {m['fp']}, TN {m['tn']}" for a, m in found.items())
@@ -349,23 +369,6 @@ def confusion(run: Run) -> Drawn | None:
     )
 
 
-def _matrix(axes: Axes, arm: str, m: dict[str, Any], *, main: bool) -> None:
-    """Draw one 2 x 2 table, the truth in rows."""
-    cells = [[m["tn"], m["fp"]], [m["fn"], m["tp"]]]
-    for row, (no, yes) in enumerate(cells):
-        for column, n in enumerate((no, yes)):
-            share = n / (no + yes) if no + yes else 0
-            axes.add_patch(Rectangle((column, row), 1, 1, fc=BLUE, alpha=0.04 + 0.46 * share, lw=0))
-            axes.text(column + 0.5, row + 0.5, f"{n:g}", ha="center", va="center")
-    axes.set(xlim=(0, 2), ylim=(2, 0))
-    axes.set_xticks([0.5, 1.5], ["−", "+"])
-    axes.set_yticks([0.5, 1.5], ["−", "+"])
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_title("\n".join(textwrap.wrap(arm_name(arm), 14)[:2]), fontsize=8, weight="bold" if main else "normal")
-
-
 def forest(run: Run) -> Drawn | None:
     """Draw the AUC of every arm with its interval, failed arms named."""
     found = {arm: run.estimates(arm).get("auc") for arm in run.arms}
@@ -373,20 +376,26 @@ def forest(run: Run) -> Drawn | None:
     if not drawn:
         return None
     order = sorted(found, key=lambda a: -e.value if (e := found[a]) else 1.0)
-    figure, axes = _rows([arm_name(a) for a in order], "AUC with interval")
+    figure, axes = named_rows([arm_name(a) for a in order], "AUC with interval")
     low = min((e.low if e.low == e.low else e.value for e in drawn.values()), default=0.5)
     for i, arm in enumerate(order):
         e = found[arm]
         if e is not None:
-            _whisker(axes, e, i, BLUE if arm == run.proposed else INK)
+            whisker(axes, e, i, BLUE if arm == run.proposed else INK)
         else:
             axes.text(min(low, 0.97), i, "failed" if run.arms[arm].get("status") == "failed" else "no AUC", va="center")
     best = ceiling(run)
-    if best is not None:
+    own = {arm: c for arm in order if (c := ceiling_of(run, arm)) is not None}
+    for i, arm in enumerate(order):
+        if arm in own:
+            axes.plot([own[arm]] * 2, [i - 0.38, i + 0.38], color=RED, lw=1.6)
+    if best is not None and not own:
         axes.axvline(best, color=RED, lw=1.1, ls=(0, (3, 2)))
     first = next(iter(drawn.values()))
     text = f"AUC of {count(len(drawn), 'arm')}, best first"
     beside = f" Dashed: the ceiling of the simulated cohort, {number(best)}." if best is not None else ""
+    if own:
+        beside = " Upright bar: the best attainable AUC from what the arm sees, known as the patients are simulated."
     parts = "; ".join(f"{arm_name(a)} {number(e.value)} ({interval(e)})" for a in order if (e := found[a]) is not None)
     return Drawn(figure, f"{text}; n = {first.n}; {first.method}.{beside}", parts)
 
@@ -397,7 +406,7 @@ def folds(run: Run) -> Drawn | None:
     order = [arm for arm in run.arms if held.get(arm)]
     if not order:
         return None
-    figure, axes = _rows([arm_name(a) for a in order], "AUC")
+    figure, axes = named_rows([arm_name(a) for a in order], "AUC")
     for i, arm in enumerate(order):
         values = [f["auc"] for f in held[arm] if isinstance(f.get("auc"), int | float)]
         axes.plot(values, [i] * len(values), "o", color=INK, alpha=0.45, ms=4, mew=0)
@@ -408,26 +417,6 @@ def folds(run: Run) -> Drawn | None:
     n = f"smallest fold {sizes[0]} cases, largest {sizes[-1]}" if sizes else "fold sizes not recorded"
     text = "AUC within each fold (dots) beside the AUC of all folds pooled (diamonds)"
     return Drawn(figure, f"{text}; {n}. Dots far to the right of a diamond mean that folds differ in level.", text)
-
-
-def _rows(names: list[str], label: str) -> tuple[Figure, Axes]:
-    """Return a figure with one named row an arm, the first on top."""
-    figure = canvas(0.6 + 0.235 * len(names))
-    axes = figure.subplots()
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color=INK, alpha=0.14, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(label)
-    return figure, axes
-
-
-def _whisker(axes: Axes, e: Estimate, y: float, colour: str) -> None:
-    """Draw a point and its interval on one row."""
-    axes.plot([e.low, e.high], [y, y], color=colour, lw=1.8)
-    axes.plot(e.value, y, "s", color=colour, ms=5)
 
 
 def training(run: Run) -> Drawn | None:
@@ -448,7 +437,7 @@ def training(run: Run) -> Drawn | None:
         for axes in (loss, score):
             for best in {s.get("best_epoch") for s in stages if s.get("best_epoch") is not None}:
                 axes.axvline(best, color=INK, alpha=0.35, lw=0.8, ls=(0, (2, 2)))
-        loss.set_title(_short(name, 20))
+        loss.set_title(short(name, 20))
         loss.set(xlabel="Epoch", ylabel="Loss")
         score.set(xlabel="Epoch", ylabel="Score, inner part")
     free = grid[0][1]  # scores rise, so the corner below them is empty
@@ -472,7 +461,9 @@ def randomisation(run: Run) -> Drawn | None:
     steps = (run.explanations.get("sanity") or {}).get("randomisation") or []
     if not steps:
         return None
-    figure, axes = _rows([str(s.get("layer", "")) for s in steps], "Similarity to the heat map of the trained model")
+    figure, axes = named_rows(
+        [str(s.get("layer", "")) for s in steps], "Similarity to the heat map of the trained model"
+    )
     for i, s in enumerate(steps):
         if s.get("low") is not None and s.get("high") is not None:
             axes.plot([s["low"], s["high"]], [i, i], color=BLUE, lw=1.8)
@@ -483,22 +474,22 @@ def randomisation(run: Run) -> Drawn | None:
     return Drawn(figure, f"{text}; n = {steps[0].get('n', '?')} cases.", text)
 
 
-def _short(text: str, width: int = 22) -> str:
-    """Cut a long name with an ellipsis."""
-    plain = arm_name(text)
-    return plain if len(plain) <= width else plain[: width - 1] + "…"
-
-
 FIGURES: dict[str, Callable[[Run], Drawn | None]] = {
     "answer": answer,
     "flow": flow,
+    "roc_internal": figures_sets.roc_internal,
     "roc": roc,
     "calibration": calibration,
     "decision": decision,
     "probabilities": probabilities,
+    "matrix": figures_sets.matrices,
     "confusion": confusion,
     "forest": forest,
     "folds": folds,
     "training": training,
     "randomisation": randomisation,
+    "roc_external": figures_sets.roc_external,
+    "roc_readers": figures_sets.roc_readers,
+    "subgroups": figures_sets.subgroups,
+    "importance": figures_sets.importance,
 }

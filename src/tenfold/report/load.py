@@ -16,6 +16,8 @@ from typing import Any, TypeGuard
 from tenfold.errors import OutputError, Refusal
 from tenfold.types import Estimate, PredictionTable
 
+ALTERED = "altered"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,14 +31,21 @@ class Run:
         evaluation: evaluation.json, `{target: {arm: {metric: estimate}}}`.
         holdout: evaluation_holdout.json, likewise.
         comparisons: comparisons.json.
+        comparisons_holdout: comparisons_holdout.json, likewise.
         folds: folds.json.
         curves: curves.json.
+        curves_holdout: curves_holdout.json, likewise.
         explanations: explanations.json.
+        subgroups: subgroups.json, `{column: {"levels": [...], "gaps": {...}}}`.
+        conformal: conformal.json.
+        sample_size: sample_size.json.
+        readers: readers.json: human readers on the cases of this folder.
         operating_points: Rows of operating_points.csv.
         author: author.toml.
         study: study.toml as text.
         predictions: Prediction tables by target.
         problems: One sentence a part that is there and cannot be read.
+        externals: The external sets that the frozen model was tried on in this run, by name.
     """
 
     folder: Path
@@ -46,14 +55,21 @@ class Run:
     evaluation: dict[str, Any]
     holdout: dict[str, Any]
     comparisons: dict[str, Any]
+    comparisons_holdout: dict[str, Any]
     folds: dict[str, Any]
     curves: dict[str, Any]
+    curves_holdout: dict[str, Any]
     explanations: dict[str, Any]
+    subgroups: dict[str, Any]
+    conformal: dict[str, Any]
+    sample_size: dict[str, Any]
+    readers: dict[str, Any]
     operating_points: list[dict[str, str]]
     author: dict[str, Any]
     study: str
     predictions: dict[str, PredictionTable]
     problems: tuple[str, ...]
+    externals: dict[str, Run]
 
     @property
     def external(self) -> bool:
@@ -78,12 +94,32 @@ class Run:
 
     @property
     def arms(self) -> dict[str, dict[str, Any]]:
-        """Every arm, the failed ones too, the proposed one first."""
+        """Every arm that was fitted, the failed ones too, the proposed one first."""
+        listed = self._listed()
+        first = [self.proposed] if self.proposed in listed else []
+        order = (*first, *(a for a in listed if a != self.proposed))
+        return {arm: listed[arm] for arm in order if listed[arm].get("kind") != ALTERED}
+
+    @property
+    def altered(self) -> dict[str, dict[str, Any]]:
+        """The proposed networks asked again with an input mixed among patients or taken away: no arms of their own."""
+        return {arm: a for arm, a in self._listed().items() if a.get("kind") == ALTERED}
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """All that run.json and the evaluation name."""
         listed = {str(k): dict(v) for k, v in (self.facts.get("arms") or {}).items()}
         for arm in self.evaluation.get(self.target) or {}:
             listed.setdefault(arm, {"status": "done"})
-        first = [self.proposed] if self.proposed in listed else []
-        return {arm: listed[arm] for arm in (*first, *(a for a in listed if a != self.proposed))}
+        return listed
+
+    def inputs(self, arm: str) -> tuple[str, ...]:
+        """Names of the inputs that an arm sees; empty where the run does not say."""
+        return tuple(str(name) for name in self._listed().get(arm, {}).get("inputs") or ())
+
+    def kinds(self, arm: str) -> set[str]:
+        """Kinds of the inputs that an arm sees: "image", "table"; empty where the run does not say."""
+        held = self.facts.get("inputs") or {}
+        return {str((held.get(name) or {}).get("kind", "")) for name in self.inputs(arm)} - {""}
 
     @property
     def proposed(self) -> str:
@@ -97,13 +133,15 @@ class Run:
         found = (held.get(self.target) or {}).get(arm) or {}
         return {name: Estimate.from_dict(e) for name, e in found.items() if readable(e)}
 
-    def curve(self, arm: str, kind: str) -> dict[str, Any]:
-        """Return one curve of one arm, empty where there is none."""
-        return ((self.curves.get(self.target) or {}).get(arm) or {}).get(kind) or {}
+    def curve(self, arm: str, kind: str, part: str = "curves") -> dict[str, Any]:
+        """Return one curve of one arm, of "curves" or "curves_holdout"; empty where there is none."""
+        held: dict[str, Any] = getattr(self, part)
+        return ((held.get(self.target) or {}).get(arm) or {}).get(kind) or {}
 
-    def compared(self) -> list[dict[str, Any]]:
-        """Return the paired comparisons of the outcome."""
-        return list(self.comparisons.get(self.target) or [])
+    def compared(self, part: str = "comparisons") -> list[dict[str, Any]]:
+        """Return the paired comparisons of the outcome, of "comparisons" or "comparisons_holdout"."""
+        held: dict[str, Any] = getattr(self, part)
+        return list(held.get(self.target) or [])
 
     def table(self) -> PredictionTable | None:
         """Return the predictions the evaluation rests on: never those of the hold-out."""
@@ -154,15 +192,35 @@ def load(folder: Path) -> Run:
         evaluation=_read(folder, "evaluation.json", _json, {}, problems),
         holdout=_read(folder, "evaluation_holdout.json", _json, {}, problems),
         comparisons=_read(folder, "comparisons.json", _json, {}, problems),
+        comparisons_holdout=_read(folder, "comparisons_holdout.json", _json, {}, problems),
         folds=_read(folder, "folds.json", _json, {}, problems),
         curves=_read(folder, "curves.json", _json, {}, problems),
+        curves_holdout=_read(folder, "curves_holdout.json", _json, {}, problems),
         explanations=_read(folder, "explanations.json", _json, {}, problems),
+        subgroups=_read(folder, "subgroups.json", _json, {}, problems),
+        conformal=_read(folder, "conformal.json", _json, {}, problems),
+        sample_size=_read(folder, "sample_size.json", _json, {}, problems),
+        readers=_read(folder, "readers.json", _json, {}, problems),
         operating_points=_read(folder, "operating_points.csv", _rows, [], problems),
         author=_read(folder, "author.toml", _toml, {}, problems),
         study=_read(folder, "study.toml", _text, "", problems),
         predictions=_predictions(folder, problems),
+        externals=_externals(folder, problems),
         problems=tuple(problems),
     )
+
+
+def _externals(folder: Path, problems: list[str]) -> dict[str, Run]:
+    """Read the external sets inside the run, each a folder like that of `tenfold evaluate`."""
+    found = {}
+    for place in sorted((folder / "external").glob("*/run.json")):
+        try:
+            found[place.parent.name] = load(place.parent)
+        except OutputError as error:
+            problems.append(f"external/{place.parent.name} cannot be read: {error.came}")
+    for name, run in found.items():
+        problems += [f"external/{name}: {problem}" for problem in run.problems]
+    return found
 
 
 def _read(folder: Path, name: str, reader: Callable[[Path], Any], empty: Any, problems: list[str]) -> Any:

@@ -5,11 +5,13 @@ It must not know HTML, nor claim a step that the run's files do not show.
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from tenfold.report.load import Run
-from tenfold.report.words import arm_name, count, division, flow_text, joined, population, rule
+from tenfold.report.readers import places, ways
+from tenfold.report.words import arm_name, count, division, flow_text, joined, opened_name, population, rule
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,51 @@ REFERENCES = (
         "10.1007/s11263-017-1059-x",
     ),
     Reference(
+        "Arevalo 2017",
+        "Arevalo J, Solorio T, Montes-y-Gómez M, González FA. Gated multimodal units for information fusion. "
+        "ICLR workshop 2017; arXiv:1702.01992.",
+    ),
+    Reference(
+        "Benjamini 1995",
+        "Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple "
+        "testing. Journal of the Royal Statistical Society B 1995;57:289-300.",
+    ),
+    Reference(
+        "Riley 2020",
+        "Riley RD, Ensor J, Snell KIE, et al. Calculating the sample size required for developing a clinical "
+        "prediction model. BMJ 2020;368:m441.",
+        "10.1136/bmj.m441",
+    ),
+    Reference(
+        "Vovk 2012",
+        "Vovk V. Conditional validity of inductive conformal predictors. Proceedings of Machine Learning Research "
+        "2012;25:475-490.",
+    ),
+    Reference(
+        "Obuchowski 1995",
+        "Obuchowski NA, Rockette HE. Hypothesis testing of diagnostic accuracy for multiple readers and multiple "
+        "tests: an ANOVA approach with dependent observations. Communications in Statistics 1995;24:285-308.",
+    ),
+    Reference(
+        "Hillis 2007",
+        "Hillis SL. A comparison of denominator degrees of freedom methods for multiple observer ROC analysis. "
+        "Statistics in Medicine 2007;26:596-619.",
+        "10.1002/sim.2532",
+    ),
+    Reference(
+        "McGraw 1996",
+        "McGraw KO, Wong SP. Forming inferences about some intraclass correlation coefficients. Psychological Methods "
+        "1996;1:30-46.",
+    ),
+    Reference(
+        "Shapley 1953",
+        "Shapley LS. A value for n-person games. In: Contributions to the theory of games II. Princeton 1953:307-317.",
+    ),
+    Reference(
+        "Sundararajan 2017",
+        "Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017:3319-3328.",
+    ),
+    Reference(
         "Collins 2024",
         "Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement: updated guidance for reporting clinical "
         "prediction models that use regression or machine learning methods. BMJ 2024;385:e078378.",
@@ -88,7 +135,17 @@ REFERENCES = (
 
 def paragraphs(run: Run) -> list[str]:
     """Return the methods section, one string a paragraph; a part that the run does not show is left out."""
-    parts = (_data(run), _models(run), _validation(run), _statistics(run), _explanations(run), _software(run))
+    parts = (
+        _data(run),
+        _inputs(run),
+        _models(run),
+        _validation(run),
+        _statistics(run),
+        _further(run),
+        _readers(run),
+        _explanations(run),
+        _software(run),
+    )
     return [text for text in parts if text]
 
 
@@ -105,11 +162,13 @@ def model_sentence(run: Run, arm: str) -> str:
     if not a.get("network"):
         return ""
     text = f"{arm_name(arm)}: {a['network']}"
-    if a.get("weights"):
+    if a.get("inputs"):
+        text += f" on {joined([str(name) for name in a['inputs']])}"
+    if a.get("weights") and a.get("kind", "network") == "network":
         text += f", starting weights “{a['weights']}”"
     if a.get("size"):
         text += f", {a['size']} × {a['size']} px"
-    if isinstance(a.get("parameters"), int):
+    if isinstance(a.get("parameters"), int) and a["parameters"]:
         text += f", {a['parameters']:,} parameters"
     return text
 
@@ -159,6 +218,103 @@ def _data(run: Run) -> str:
     return text.strip()
 
 
+def _inputs(run: Run) -> str:
+    """Say what went in, what was done where values were missing, and how inputs were joined."""
+    held = run.facts.get("inputs") or {}
+    tables = {name: i for name, i in held.items() if i.get("kind") == "table"}
+    parts = [_table(name, i, _columns(run) if len(tables) == 1 else 0) for name, i in tables.items()]
+    fusion = str(run.arms.get(run.proposed, {}).get("fusion") or "")
+    if len(run.inputs(run.proposed)) > 1 and fusion:
+        joins = {"concat": "joined end to end", "gated": "weighted by a gate over those present (Arevalo 2017)"}
+        parts.append(
+            f"The embeddings of {joined(list(run.inputs(run.proposed)))} were {joins.get(fusion, 'joined')} before "
+            "the head (fusion)."
+        )
+    drop = _modality_dropout(run)
+    if drop:
+        parts.append(
+            f"In training each patient lost each input with probability {drop:g}, never all of them (modality "
+            "dropout), so that a patient without one still gets an answer."
+        )
+    if run.altered:
+        parts.append(
+            "What each input is worth was measured on the same networks by mixing it among the patients of a test "
+            "fold and by taking it away."
+        )
+    return " ".join(parts)
+
+
+def _columns(run: Run) -> int:
+    return len(run.cohort.get("tests") or [])
+
+
+def _table(name: str, section: dict[str, Any], columns: int) -> str:
+    """Say how one table was read and prepared."""
+    held = f" held {columns} columns" if columns else " was read strictly"
+    near = f"the {section.get('neighbours', '?')} nearest neighbours"
+    screen = section.get("screen")
+    kept = f"; the {screen} columns with the smallest p there were kept" if screen else ""
+    return (
+        f"The table “{name}”{held}; a unit other than the declared one was converted by an explicit list or refused. "
+        "Within each fold, from its training part alone, numbers were scaled and missing values imputed by "
+        f"{near if section.get('imputation') == 'knn' else 'the median'}{kept}; a second channel told the network "
+        "which values were observed."
+    )
+
+
+def _modality_dropout(run: Run) -> float:
+    """Return the modality dropout of the study file; 0 where it says none."""
+    try:
+        value = (tomllib.loads(run.study).get("network") or {}).get("modality_dropout", 0.0)
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _further(run: Run) -> str:
+    """Say how groups, subgroups, sample size and sets of answers were computed."""
+    text = ""
+    if run.cohort.get("tests"):
+        text += "Groups were compared variable by variable, with p adjusted over all of them (Benjamini 1995); this "
+        text += "described the cohort and selected nothing. "
+    if run.subgroups:
+        text += "Subgroups were analysed with the same predictions, and the gaps between the outermost levels with "
+        text += "intervals from the same draws of patients. "
+    if (run.sample_size or {}).get("riley"):
+        text += "The sample size was set beside the criteria of Riley 2020. "
+    if run.conformal.get("classes"):
+        text += (
+            "Sets of answers were made by class-conditional split conformal prediction (Vovk 2012) from out-of-fold "
+        )
+        text += "probabilities, and their coverage measured on folds that had not made them. "
+    return text.strip()
+
+
+def _readers(run: Run) -> str:
+    """Say how people were compared with the model."""
+    held = places(run)
+    if not held:
+        return ""
+    study = next(iter(held.values())).readers
+    n, cases = len(study.get("readers") or []), study.get("cases") or {}
+    text = (
+        f"{count(n, 'reader')} rated the cases; those that all had rated ({cases.get('complete', '?')}) were compared. "
+    )
+    text += "The model was set beside the mean of the readers by the single-treatment analysis of Obuchowski and "
+    text += "Rockette (Obuchowski 1995) with the degrees of freedom of Hillis 2007, and beside each reader by a paired "
+    text += "DeLong test, adjusted by Holm 1979. "
+    if study.get("between"):
+        text += "Two ways of reading were compared by the same analysis. "
+    if any((way.get("agreement") or {}).get("icc") for way in ways(_first_readers(run))):
+        text += "Agreement is given as intraclass correlations (McGraw 1996)."
+    return text.strip()
+
+
+def _first_readers(run: Run) -> Run:
+    """Return the folder whose reader study is told first."""
+    return next(iter(places(run).values()))
+
+
 def _models(run: Run) -> str:
     """Say what was fitted, or that nothing was."""
     if run.external:
@@ -190,8 +346,9 @@ def _validation(run: Run) -> str:
             "to set the operating point were decided "
             "on the inner part alone; the code that fitted never received the test fold. "
         )
-    opened = [f"the {o.get('what', '?')} data on {o.get('when', '?')}" for o in run.facts.get("opened") or []]
-    text += f"Recorded openings: {joined(opened)}." if opened else ""
+    opened = [f"the {opened_name(o)} at {o.get('when', '?')}" for o in run.facts.get("opened") or []]
+    after = ", after all operating points had been written" if run.operating_points and not run.external else ""
+    text += f"Opened{after}: {joined(opened)}." if opened else ""
     return text.strip()
 
 
@@ -233,6 +390,14 @@ def _explanations(run: Run) -> str:
     text = "Heat maps were made by Grad-CAM (Selvaraju 2017). "
     if sanity.get("randomisation"):
         text += "They were checked by randomising the weights from the top down (Adebayo 2018). "
+    if run.explanations.get("modalities"):
+        text += "What moved a probability was divided among the inputs by exact Shapley values (Shapley 1953) in "
+        text += "log-odds. "
+    if run.explanations.get("importance"):
+        text += (
+            "It was divided among the columns of a table by integrated gradients (Sundararajan 2017) from a patient "
+        )
+        text += "with the median of every value; how alike the folds rank the columns is reported. "
     if sanity.get("pointing"):
         text += "Where masks existed, the pointing game (Zhang 2018) and the energy inside the mask were set beside a "
         text += "prior that always points at the centre. "

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenfold.report.load import load, readable
+from tenfold.report.load import ALTERED, load, readable
 from tenfold.report.words import METRICS, NOT_PROVIDED, RESEARCH_ONLY, joined, metric_label, with_interval
 from tenfold.types import Estimate
 
@@ -28,6 +28,7 @@ def card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[st
     arm = str(run.get("proposed") or "")
     a = (run.get("arms") or {}).get(arm) or {}
     classes = [str(c) for c in target.get("classes") or []]
+    outcome = str(target.get("name"))
     return [
         ("Warning", [f"{RESEARCH_ONLY}. It must not be the reason for, or against, treating anybody."]),
         (
@@ -38,12 +39,14 @@ def card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[st
                 f"positive: {target.get('positive') or 'none'}",
                 f"Network: {a.get('network') or '?'}; encoder {a.get('encoder') or '?'}; starting weights "
                 f"{a.get('weights') or '?'}; input {a.get('size') or '?'} px; parameters {a.get('parameters') or '?'}",
+                *_inputs(run, a),
                 f"Training stages: {joined([str(s) for s in a.get('stages') or []]) or '?'}",
                 f"Operating point: {run.get('operating_rule') or '?'}, chosen on inner data, frozen",
                 f"Made by tenfold {run.get('tenfold') or '?'} on {run.get('started') or '?'}, seed {run.get('seed')}",
             ],
         ),
-        ("Performance", _performance(evaluation.get(str(target.get("name"))) or {}, arm)),
+        ("Performance", _performance(evaluation.get(outcome) or {}, arm)),
+        *_without(run, evaluation.get(outcome) or {}),
         ("Made from", _made_from(run)),
         ("Known flaws and limits", _limits(run, a)),
         ("Intended use, users and groups it was not tried on", [NOT_PROVIDED]),
@@ -95,6 +98,35 @@ def _performance(arms: Mapping[str, Any], arm: str) -> list[str]:
     return lines or ["No performance was measured."]
 
 
+def _inputs(run: Mapping[str, Any], arm: Mapping[str, Any]) -> list[str]:
+    """Say what a patient must bring, and how missing values are met."""
+    held = run.get("inputs") or {}
+    names = [str(name) for name in arm.get("inputs") or []]
+    lines = [f"Takes: {joined(names)}; joined by {arm.get('fusion') or 'nothing, it is one input'}"] if names else []
+    for name in names:
+        section = held.get(name) or {}
+        if section.get("kind") == "table":
+            way = "nearest neighbours" if section.get("imputation") == "knn" else "the median of the training patients"
+            lines.append(f"Missing values in {name} are met by {way}, and the network is told that they are missing")
+    return lines
+
+
+def _without(run: Mapping[str, Any], arms: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Say what the answer is worth where an input is not there."""
+    lines = []
+    proposed = str(run.get("proposed") or "")
+    for name, arm in (run.get("arms") or {}).items():
+        held = (arms.get(name) or {}).get("auc")
+        if arm.get("kind") == ALTERED and ", without " in name and readable(held):
+            e = Estimate.from_dict(held)
+            change = name.removeprefix(f"{proposed}, ")
+            lines.append(f"{change}: AUC {with_interval(e)}; n = {e.n}; {e.method}")
+    if not lines:
+        return []
+    lines.append("The operating point was set for complete patients. Without all of its inputs it gives no answer.")
+    return [("What the answer is worth without an input", lines)]
+
+
 def _made_from(run: Mapping[str, Any]) -> list[str]:
     """Say the data and the division."""
     v = run.get("validation") or {}
@@ -108,7 +140,13 @@ def _made_from(run: Mapping[str, Any]) -> list[str]:
 def _limits(run: Mapping[str, Any], arm: Mapping[str, Any]) -> list[str]:
     """Say what is known to be wrong with it."""
     lines = [str(flaw) for flaw in arm.get("flaws") or []]
-    if not any(o.get("what") == "external" for o in run.get("opened") or []):
+    for name, section in (run.get("inputs") or {}).items():
+        if section.get("kind") == "table" and section.get("imputation") == "knn":
+            lines.append(
+                f"Imputation by nearest neighbours keeps the values of the training patients of {name} in the bundle: "
+                "whoever holds the bundle holds them. Treat it as patient data, or use the median."
+            )
+    if all(o.get("what") == "holdout" for o in run.get("opened") or []):
         lines.append("No external validation is recorded here: expect less at another hospital.")
     lines.append("A heat map shows where the model looked, not where disease is.")
     return lines

@@ -14,7 +14,19 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tenfold.report import checklists, look, methods_text, tables, words
+from tenfold.report import (
+    beside,
+    checklists,
+    inputs,
+    limits,
+    look,
+    methods_text,
+    patient,
+    people,
+    readers,
+    tables,
+    words,
+)
 from tenfold.report.figures import FIGURES
 from tenfold.report.load import Run, load
 from tenfold.report.model_card import card
@@ -30,8 +42,14 @@ class Figure:
     caption: str
     missing: str = ""
 
+    @property
+    def there(self) -> bool:
+        """Whether there is something to show: the figure, or why it failed."""
+        return bool(self.svg or self.missing)
 
-# What the page says in place of a figure whose files are not there.
+
+# What the page says in place of a figure whose files are not there. Figures that are not listed belong to some kinds
+# of study only, and are left out without a word where they do not apply.
 ABSENT = {
     "answer": "No AUC was estimated, so there is nothing to draw.",
     "flow": "No flow chart: cohort.json is missing or empty.",
@@ -68,10 +86,31 @@ def write_report(run: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    _write_patients(held, environment)
     page = environment.get_template("template.html").render(_context(held, figures))
     place = run / "report.html"
     write_atomically(place, page)
     return place
+
+
+def _write_patients(run: Run, environment: Environment) -> None:
+    """Write one page a patient that was explained."""
+    template = environment.get_template("patient.html")
+    common = {
+        "css": Markup(_asset("style.css")),
+        "banner": words.RESEARCH_ONLY,
+        "title": str(run.facts.get("title") or "Untitled study"),
+        "simulated": bool(run.facts.get("simulated")),
+    }
+    cases = _explained(run)
+    for name, case in zip(patient.file_names(cases), cases, strict=True):
+        pictures = {key: _picture(run, case.get(key)) for key in ("film", "overlay")}
+        page = template.render(**common, **pictures, p=patient.facts(run, case))
+        write_atomically(run.folder / patient.FOLDER / name, page)
+
+
+def _explained(run: Run) -> list[dict[str, Any]]:
+    return [case for case in run.explanations.get("cases") or [] if isinstance(case, dict)]
 
 
 def _asset(name: str) -> str:
@@ -84,7 +123,7 @@ def _figure(run: Run, name: str) -> Figure:
         try:
             drawn = FIGURES[name](run)
             if drawn is None:
-                return Figure(Markup(), "", ABSENT[name])
+                return Figure(Markup(), "", ABSENT.get(name, ""))
             look.settle(drawn.figure)
             svg, png = look.svg_file(drawn.figure), look.png(drawn.figure)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -105,21 +144,25 @@ def _picture(run: Run, name: Any) -> str:
     return f"data:image/{kinds[place.suffix.lower()]};base64,{base64.b64encode(place.read_bytes()).decode('ascii')}"
 
 
-def _cases(run: Run, right: bool) -> list[dict[str, str]]:
-    """Return the explained cases that went right, or wrong."""
-    return [
+def _cases(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Return the explained cases by their true class, the positive one first, wrong answers first."""
+    held = _explained(run)
+    shown: list[dict[str, Any]] = [
         {
             "case": str(c.get("case", "?")),
-            "patient": str(c.get("patient", "?")),
             "label": str(c.get("label", "?")),
             "decision": str(c.get("decision", "?")),
+            "right": bool(c.get("right")),
             "probability": words.number(c.get("probability"), 2),
             "film": _picture(run, c.get("film")),
             "overlay": _picture(run, c.get("overlay")),
+            "pictured": bool(c.get("film") or c.get("overlay")),
+            "page": f"{patient.FOLDER}/{name}",
         }
-        for c in run.explanations.get("cases") or []
-        if bool(c.get("right")) == right
+        for c, name in zip(held, patient.file_names(held), strict=True)
     ]
+    shown.sort(key=lambda c: (c["label"] != run.positive, c["label"], c["right"]))
+    return {label: [c for c in shown if c["label"] == label] for label in dict.fromkeys(c["label"] for c in shown)}
 
 
 def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
@@ -139,18 +182,27 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
         "failed": tables.failed(run),
         "flaws": tables.flaws(run),
         "counted": tables.counted(run),
+        "sanity": tables.sanity_sentence(run),
         "figures": figures,
         "tables": {
-            "cohort": tables.cohort(run),
+            "cohort": people.cohort(run),
+            "tests": people.tests(run),
             "findings": tables.findings(run),
             "core": tables.group(run, "core", "The core set and its companions, proposed arm."),
             "operating": tables.group(run, "operating", "At the frozen operating point, proposed arm."),
             "improper": tables.group(run, "improper", "Improper measures at the frozen operating point, proposed arm."),
-            "published": tables.beside_published(run),
-            "others": tables.others_published(run),
+            "published": beside.table(run),
+            "others": beside.others(run),
+            "fusion": inputs.fusion_table(run),
+            "altered": inputs.altered_table(run),
+            "shares": inputs.shares_table(run),
+            "subgroups": limits.subgroups(run),
+            "conformal": limits.conformal(run),
+            "opened": tables.opened(run),
             "prevalence": tables.prevalence(run),
             "arms": tables.arms(run),
             "differences": tables.differences(run),
+            "other_differences": tables.other_differences(run),
             "operating_points": tables.operating_points(run),
             "stages": tables.stages(run),
             "sanity": tables.sanity(run),
@@ -160,8 +212,14 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
             "timings": tables.timings(run),
         },
         "published": system,
-        "right": _cases(run, True),
-        "wrong": _cases(run, False),
+        "beside": beside.items(run),
+        "fusion": inputs.sentences(run),
+        "importance": inputs.importance_notes(run),
+        "sample_size": limits.sample_size(run),
+        "gaps": limits.gap_sentences(run),
+        "externals": [_external(name, other) for name, other in run.externals.items()],
+        "reader_studies": [_readers(name, place) for name, place in readers.places(run).items()],
+        "cases": _cases(run),
         "feature_maps": [
             {"layer": str(m.get("layer", "?")), "picture": _picture(run, m.get("file"))}
             for m in run.explanations.get("feature_maps") or []
@@ -172,4 +230,36 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
         "checklists": [checklists.fill(run, key) for key in checklists.CHECKLISTS],
         "papers": papers(),
         "not_provided": words.NOT_PROVIDED,
+    }
+
+
+def _external(name: str, run: Run) -> dict[str, Any]:
+    """Gather what the main report says of one external set."""
+    title = f"The frozen {words.arm_name(run.proposed)} model in “{name}”"
+    return {
+        "name": name,
+        "population": words.population(run),
+        "answer": words.answer(run, published_too=False),
+        "core": tables.group(run, "core", f"{title}: the core set."),
+        "operating": tables.group(run, "operating", f"{title}: at the operating point it came with."),
+        "page": f"external/{name}/report.html" if run.inside("report.html") else "",
+    }
+
+
+def _readers(name: str, run: Run) -> dict[str, Any]:
+    """Gather what the report says of one reader study."""
+    return {
+        "name": name,
+        "sentences": readers.sentences(run),
+        "findings": readers.findings(run),
+        "tables": [
+            t
+            for t in (
+                readers.against_machine(run),
+                readers.per_reader(run),
+                readers.between(run),
+                readers.agreement(run),
+            )
+            if t is not None
+        ],
     }

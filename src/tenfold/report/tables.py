@@ -6,11 +6,10 @@ It must not know HTML, nor compute more than predictive values from a sensitivit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from tenfold.report.load import Run, readable
-from tenfold.report.published import published
+from tenfold.report.tabular import Table, one_method
 from tenfold.report.words import (
     METRICS,
     arm_name,
@@ -20,6 +19,7 @@ from tenfold.report.words import (
     joined,
     metric_label,
     number,
+    opened_name,
     p_value,
     thresholds,
     with_interval,
@@ -27,43 +27,6 @@ from tenfold.report.words import (
 from tenfold.types import Estimate
 
 PREVALENCES = (0.01, 0.05, 0.10, 0.20, 0.50)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for a page; the first cell of each row names it.
-
-    Attributes:
-        caption: What it shows, with n where one holds for all of it.
-        columns: Column heads.
-        rows: Cells as text.
-        note: What a reader must know to read it.
-        strong: Rows to set in bold.
-        words: Columns of running text, set to the left; the others are numbers.
-        loose: Whether numbers may wrap, for a table that would be too wide.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    note: str = ""
-    strong: tuple[int, ...] = ()
-    words: tuple[int, ...] = (0,)
-    loose: bool = False
-
-
-def cohort(run: Run) -> Table | None:
-    """Table 1: who was studied, by outcome."""
-    rows = run.cohort.get("table") or []
-    if not rows:
-        return None
-    fixed = ("variable", "level")
-    heads = list(dict.fromkeys(k for row in rows for k in row if k not in fixed))
-    body = []
-    for row in rows:
-        name = ", ".join(str(row[k]) for k in fixed if row.get(k))
-        body.append([name, *(str(row.get(h, "–")) for h in heads)])
-    return Table("Table 1. The cohort by outcome.", ("", *heads), body)
 
 
 def findings(run: Run) -> Table | None:
@@ -105,62 +68,7 @@ def group(run: Run, name: str, caption: str) -> Table | None:
         label = f"{metric_label(m)} ({remark})" if remark else metric_label(m)
         beside = [with_interval(held.get(m))] if held else []
         rows.append([label, number(e.value), interval(e), f"{e.n:,}", *beside, e.method])
-    return _one_method(Table(caption, tuple(columns), rows, words=(0, len(columns) - 1)))
-
-
-def _one_method(table: Table) -> Table:
-    """Say a method that holds for every row once, below the table, in place of its last column."""
-    methods = {row[-1] for row in table.rows}
-    if len(methods) > 1:
-        return table
-    note = f"Method of every row: {methods.pop()}. {table.note}".strip()
-    return replace(table, columns=table.columns[:-1], rows=[row[:-1] for row in table.rows], note=note)
-
-
-def beside_published(run: Run) -> Table | None:
-    """Ours at the frozen operating point beside the published networks, with their recovered matrices."""
-    held = published(str(run.facts.get("system") or ""))
-    found = run.estimates(run.proposed)
-    if not held or not found:
-        return None
-    names = ("auc", "accuracy", "ppv", "sensitivity", "specificity", "f1")
-    keys = ("auc", "accuracy", "precision", "recall", "specificity", "f1")
-    matrix = run.curve(run.proposed, "confusion")
-    ours = [f"This run: {arm_name(run.proposed)}", *(with_interval(found.get(m)) for m in names), _matrix(matrix)]
-    rows = [ours]
-    for r in held.get("rows") or []:
-        remark = f" ({r['remark']})" if r.get("remark") else ""
-        rows.append([f"{r['method']}{remark}", *(number(r.get(k)) for k in keys), _matrix(r)])
-    return Table(
-        f"This run beside the published figures ({held['citation'].split('.')[0]}), which are of {held['data']}.",
-        ("", "AUC", "Accuracy", "Precision (PPV)", "Recall (sens.)", "Specificity", "F1", "TP / FN / FP / TN"),
-        rows,
-        note="Published figures came without intervals. Other patients, other class mix: a comparison in words only.",
-        strong=(0,),
-        loose=True,
-    )
-
-
-def _matrix(m: dict[str, Any]) -> str:
-    return " / ".join(str(m.get(k, "–")) for k in ("tp", "fn", "fp", "tn")) if m else "–"
-
-
-def others_published(run: Run) -> Table | None:
-    """Other published figures on the same public films."""
-    rows = published(str(run.facts.get("system") or "")).get("others") or []
-    if not rows:
-        return None
-    return Table(
-        "Other published figures on the same public films (± as printed there).",
-        ("", "Source", "Accuracy", "AUC"),
-        [[r["method"], r["source"], _spread(r, "accuracy"), _spread(r, "auc")] for r in rows],
-        words=(0, 1),
-    )
-
-
-def _spread(row: dict[str, Any], key: str) -> str:
-    spread = f" ± {number(row[f'{key}_spread'])}" if f"{key}_spread" in row else ""
-    return f"{number(row.get(key))}{spread}"
+    return one_method(Table(caption, tuple(columns), rows, words=(0, len(columns) - 1)))
 
 
 def predictive(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
@@ -200,28 +108,37 @@ def arms(run: Run) -> Table | None:
     """Every arm: what it was, whether it ended, its AUC, and how far it is from the proposed one."""
     if not run.arms:
         return None
-    rows = []
-    for arm, a in run.arms.items():
-        e = run.estimates(arm).get("auc")
-        rows.append(
-            [
-                arm_name(arm),
-                _status(a),
-                str(a.get("network") or "–"),
-                str(a.get("weights") or "–"),
-                str(a.get("size") or "–"),
-                f"{a['parameters'] / 1e6:.2f} M" if isinstance(a.get("parameters"), int) else "–",
-                with_interval(e),
-                duration(a.get("seconds")),
-            ]
-        )
+    several = any(run.inputs(arm) for arm in run.arms)
+    ended = all(a.get("status") == "done" for a in run.arms.values())
+    words = [*([] if ended else ["Status"]), *(["Sees"] if several else []), "Network", "Starting weights"]
+    rows = [
+        [
+            arm_name(arm),
+            *([] if ended else [_status(a)]),
+            *([joined(list(run.inputs(arm))) or "–"] if several else []),
+            str(a.get("network") or "–"),
+            str(a.get("weights") or "–"),
+            str(a.get("size") or "–"),
+            _parameters(a.get("parameters")),
+            with_interval(run.estimates(arm).get("auc")),
+            duration(a.get("seconds")),
+        ]
+        for arm, a in run.arms.items()
+    ]
     return Table(
-        "Arms and ablations, the proposed one first.",
-        ("", "Status", "Network", "Starting weights", "px", "Parameters", "AUC (interval)", "Time"),
+        f"Arms and ablations, the proposed one first{'; all ended' if ended else ''}.",
+        ("", *words, "px", "Parameters", "AUC (interval)", "Time"),
         rows,
         strong=(0,) if run.proposed in run.arms else (),
-        words=(0, 1, 2, 3),
+        words=tuple(range(1 + len(words))),
     )
+
+
+def _parameters(n: Any) -> str:
+    """Return a number of parameters; models that have none to count say so by a dash."""
+    if not isinstance(n, int) or not n:
+        return "–"
+    return f"{n / 1e6:.2f} M" if n >= 100_000 else f"{n:,}"
 
 
 def _status(arm: dict[str, Any]) -> str:
@@ -231,18 +148,26 @@ def _status(arm: dict[str, Any]) -> str:
 
 
 def differences(run: Run) -> Table | None:
-    """Paired differences between arms on the same patients."""
-    pairs = run.compared()
-    if not pairs:
-        return None
+    """Paired differences in AUC between arms on the same patients."""
+    return _differences(run, "Paired differences in AUC between arms, on the same patients.", auc=True)
+
+
+def other_differences(run: Run) -> Table | None:
+    """Paired differences between arms in the other measures."""
+    return _differences(run, "Paired differences between arms in the other measures.", auc=False)
+
+
+def _differences(run: Run, caption: str, *, auc: bool) -> Table | None:
     rows = []
-    for c in pairs:
+    for c in run.compared():
+        if str(c.get("arm")) in run.altered or (c.get("metric") == "auc") != auc:
+            continue
         gap = c.get("difference")
         e = Estimate.from_dict(gap) if readable(gap) else None
         rows.append(
             [
                 f"{arm_name(str(c.get('arm')))} − {arm_name(str(c.get('reference')))}",
-                metric_label(str(c.get("metric", ""))),
+                *([] if auc else [metric_label(str(c.get("metric", "")))]),
                 number(e.value) if e else "–",
                 interval(e) if e else "–",
                 p_value(c.get("p")),
@@ -251,8 +176,10 @@ def differences(run: Run) -> Table | None:
                 str(c.get("method") or "–"),
             ]
         )
-    heads = ("", "Metric", "Difference", "Interval", "p", "p (Holm)", "n", "Method")
-    return _one_method(Table("Paired differences between arms, on the same patients.", heads, rows, words=(0, 1, 7)))
+    if not rows:
+        return None
+    heads = ("", *([] if auc else ["Metric"]), "Difference", "Interval", "p", "p (Holm)", "n", "Method")
+    return one_method(Table(caption, heads, rows, words=(0, *([] if auc else [1]), len(heads) - 1)))
 
 
 def operating_points(run: Run) -> Table | None:
@@ -289,6 +216,23 @@ def stages(run: Run) -> Table | None:
         [[name, *(_plain(stage.get(k)) for k in keys)] for name, stage in seen.items()],
         words=(0, 1, 2, 3, 4, 5),
     )
+
+
+def sanity_sentence(run: Run) -> str:
+    """Say whether the heat maps point at disease better than a blob at the centre does; empty where not measured."""
+    held = (run.explanations.get("sanity") or {}).get("energy_gain")
+    if not readable(held):
+        return ""
+    e = Estimate.from_dict(held)
+    gap = f"{with_interval(e)}, n = {e.n}"
+    if e.low > 0:
+        return f"The maps hold more of their energy inside the masks of disease than a blob at the centre: {gap} more."
+    if e.high < 0:
+        return (
+            f"The maps hold less of their energy inside the masks of disease than a blob at the centre ({gap}): they "
+            "are no sign that the model looked at disease."
+        )
+    return f"The maps are not shown to hold more energy inside the masks of disease than a blob at the centre: {gap}."
 
 
 def sanity(run: Run) -> Table | None:
@@ -349,9 +293,24 @@ def conditions(run: Run) -> Table | None:
         "Preset": f.get("preset"),
         "System": f.get("system"),
         "Bundle": f.get("bundle"),
-        "Opened": [f"{o.get('what')} at {o.get('when')}" for o in f.get("opened") or []],
     }
     return pairs("How the run was made.", ("", "Value"), {k: v for k, v in shown.items() if v not in (None, "", [])})
+
+
+def opened(run: Run) -> Table | None:
+    """When data that had been kept aside were first looked at."""
+    rows = [
+        [opened_name(o), str(o.get("when") or "–"), f"{o['cases']:,}" if isinstance(o.get("cases"), int) else "–"]
+        for o in run.facts.get("opened") or []
+    ]
+    if not rows:
+        return None
+    return Table(
+        "When data that had been kept aside were opened.",
+        ("", "Opened (UTC)", "Cases"),
+        rows,
+        note="The operating points of every arm were written before." if run.operating_points else "",
+    )
 
 
 def timings(run: Run) -> Table | None:
@@ -364,7 +323,7 @@ def failed(run: Run) -> list[str]:
     """Say each arm that failed, with its reason."""
     return [
         f"{arm_name(arm)} failed: {a.get('reason') or 'no reason recorded'}."
-        for arm, a in run.arms.items()
+        for arm, a in (run.arms | run.altered).items()
         if a.get("status") == "failed"
     ]
 

@@ -6,6 +6,7 @@ It must not know HTML, nor where the numbers come from.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,19 @@ def p_value(value: Any) -> str:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def units(text: str) -> str:
+    """Write UCUM codes as a page writes them: "10*9/L" as "×10⁹/L"."""
+    for code, written in (
+        (" ([pH])", ""),
+        ("[pH]", ""),
+        ("10*9/L", "×10⁹/L"),
+        ("10*12/L", "×10¹²/L"),
+        ("mm[Hg]", "mmHg"),
+    ):
+        text = text.replace(code, written)
+    return re.sub(r"\bu(?=(mol|g|L)\b)", "µ", text)
 
 
 def count(n: Any, noun: str) -> str:
@@ -199,8 +213,28 @@ def ceiling(run: Run) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def answer(run: Run) -> list[str]:
-    """Return the answer of the study, first sentence first."""
+def ceiling_of(run: Run, arm: str) -> float | None:
+    """Return the best attainable AUC from what an arm sees: tables, pictures or both; None where it is not known."""
+    held = (run.facts.get("simulated") or {}).get("ceilings") or {}
+    kinds = run.kinds(arm)
+    key = "fused_observed" if len(kinds) > 1 else "labs_observed" if kinds == {"table"} else "signs"
+    value = held.get(key) if kinds else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def opened_name(entry: dict[str, Any]) -> str:
+    """Return what was opened, in words."""
+    what = str(entry.get("what") or "?")
+    return {"holdout": "hold-out", "external": "external cohort"}.get(what, f"external set “{what}”")
+
+
+def opened_external(run: Run) -> bool:
+    """Whether data of another place were opened in this run."""
+    return any(entry.get("what") != "holdout" for entry in run.facts.get("opened") or [])
+
+
+def answer(run: Run, *, published_too: bool = True) -> list[str]:
+    """Return the answer of the study, first sentence first; beside the published figure where there is no ceiling."""
     arm = run.proposed
     state = run.arms.get(arm, {})
     if state.get("status") == "failed":
@@ -216,8 +250,19 @@ def answer(run: Run) -> list[str]:
     held = run.estimates(arm, "holdout").get("auc")
     if held is not None:
         said.append(f"In the hold-out, opened once, it was {number(held.value)} ({interval(held)}; n = {held.n}).")
+    said += _elsewhere(run)
     said += _beside_development(run)
-    return said + (_beside_ceiling(run, auc) or _beside_published(run))
+    return said + (_beside_ceiling(run, auc) or (_beside_published(run) if published_too else []))
+
+
+def _elsewhere(run: Run) -> list[str]:
+    """Say the AUC of the frozen model in each external set."""
+    said = []
+    for name, other in run.externals.items():
+        e = other.estimates(run.proposed).get("auc")
+        if e is not None:
+            said.append(f"In the external set “{name}” it was {number(e.value)} ({interval(e)}; n = {e.n}).")
+    return said
 
 
 def _beside_development(run: Run) -> list[str]:

@@ -13,11 +13,11 @@ setup: .venv/.installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-# simulated children whose best attainable AUC is known -> audit, stages, folds, statistics, report
+# simulated newborns whose best attainable AUC is known -> audit, stages, folds, statistics, readers, report
 demo: setup
 	@rm -rf $(DEMO)
-	@$(BIN)/tenfold simulate pneumonia --patients 400 --seed 1 --out $(DEMO)/films --quiet
-	@$(BIN)/tenfold run $(DEMO)/films --out $(DEMO)/run
+	@$(BIN)/tenfold simulate nec --seed 1 --ineligible 30 --source 700 --out $(DEMO)/newborns --quiet
+	@$(BIN)/tenfold run $(DEMO)/newborns --out $(DEMO)/run
 
 test: setup
 	@$(BIN)/python -m pytest -m "not slow"
@@ -36,7 +36,7 @@ fix: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/bench_*.py benchmarks/nec.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # tables of the reference that are generated from the code
 docs: setup

@@ -15,17 +15,17 @@ from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 from tenfold.training.augment import Augmentation
 from tenfold.training.device import choose_precision, prepare_machine
-from tenfold.training.sources import Part, Pictures, Source
+from tenfold.training.sources import Inputs, Part, Source
 from tenfold.training.store import PixelStore
 
 CPU = torch.device("cpu")
 
 
-def open_store(folder: Path, paths: Sequence[Path], size: int = 224) -> tuple[PixelStore, Pictures]:
+def open_store(folder: Path, paths: Sequence[Path], size: int = 224) -> tuple[PixelStore, Inputs]:
     """Return the store with all films in it, decoding those that no process before has decoded."""
     store = PixelStore(folder, ImagePreparation(size=size, fit="stretch"), read_image)
     rows = store.rows(paths, [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths])
-    return store, Pictures({"film": (store, rows)}, Augmentation(), 7, CPU)
+    return store, Inputs({"film": (store, rows)}, Augmentation(), 7, CPU)
 
 
 def build(name: str) -> Network:
@@ -41,7 +41,7 @@ def part(source: Source, rows: np.ndarray, labels: np.ndarray) -> Part:
     return Part(source, rows, torch.tensor(labels[rows], dtype=torch.float32))
 
 
-def precision(network: Network, pictures: Pictures) -> torch.dtype:
+def precision(network: Network, pictures: Inputs) -> torch.dtype:
     """Choose as runs do: bfloat16 only where this machine has it and gains by it."""
     network.eval()
     return choose_precision(CPU, lambda: network(pictures.batch(np.arange(min(8, pictures.cases)))))

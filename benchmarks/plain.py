@@ -57,11 +57,11 @@ class Films(Dataset[tuple[Tensor, int]]):
 
 
 def loader(
-    paths: Sequence[Path], labels: np.ndarray, *, train: bool, batch: int = 32, keep: bool = False
+    paths: Sequence[Path], labels: np.ndarray, *, train: bool, batch: int = 32, keep: bool = False, size: int = 224
 ) -> DataLoader[tuple[Tensor, int]]:
     """Return a loader; `keep` leaves its workers alive between epochs."""
     return DataLoader(
-        Films(paths, labels, train=train),
+        Films(paths, labels, train=train, size=size),
         batch_size=batch,
         shuffle=train,
         num_workers=WORKERS,

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tenfold.cohort.audit import Audit
     from tenfold.study.progress import Progress
 
+_SIMULATOR_OPTIONS = (
+    "patients", "prevalence", "adults", "shift", "marker_shortcut", "duplicates", "shared_patients",
+    "size", "source", "external", "readers", "missing", "legibility", "ineligible",
+)  # fmt: skip
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -48,28 +53,37 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; all if left out.
 
 @app.command(name="import")
 def import_(
-    layout: Annotated[str, typer.Argument(help="The public layout: kermany, nih, folders, medmnist.")],
+    layout: Annotated[str, typer.Argument(help="The layout: breast, folders, kermany, medmnist, nih, redcap, table.")],
     source: Annotated[Path, typer.Argument(help="The folder (or .npz file) as it was downloaded.")],
     out: Out,
     hardlink: Annotated[bool, typer.Option(help="Link the pictures instead of copying them.")] = False,
     patient: Annotated[
         str, typer.Option(help="For folders: a regular expression with a group (?P<patient>...) for the file name.")
     ] = "",
+    target: Annotated[str, typer.Option(help="For redcap and table: the column of the outcome.")] = "",
+    event: Annotated[str, typer.Option(help="For redcap: the event to take, where there are several.")] = "",
+    patient_column: Annotated[str, typer.Option(help="For table: the column that says who somebody is.")] = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a public layout into a cohort.csv and a study.toml."""
+    """Turn a public layout, a REDCap export or a table into a cohort.csv and a study.toml."""
     from tenfold.cohort.importers import importer
     from tenfold.config import starter_study
     from tenfold.types import write_atomically
 
     do_import = importer(layout)
-    asked = {"hardlink": hardlink, "patient": patient}
+    asked = {
+        "hardlink": hardlink,
+        "patient": patient,
+        "target": target,
+        "event": event,
+        "patient_column": patient_column,
+    }
     taken = inspect.signature(do_import).parameters
     options = {name: value for name, value in asked.items() if value}
     for name in options:
         if name not in taken:
-            raise StudyError(f"the layout '{layout}' takes no --{name}", do="leave it out")
+            raise StudyError(f"the layout '{layout}' takes no --{name.replace('_', '-')}", do="leave it out")
     if "patient" in taken and not patient:
         raise StudyError(
             f"the layout '{layout}' does not say who the patients are",
@@ -77,7 +91,7 @@ def import_(
         )
     done = do_import(source, out, **options)
     study = out / "study.toml"
-    write_atomically(study, starter_study(done.study, title=f"{layout} films"))
+    write_atomically(study, starter_study(done.study, title=f"A study of {layout}"))
     _tell(quiet, as_json, {"cohort": str(done.cohort), "study": str(study), "note": [n.message for n in done.notes]})
 
 
@@ -100,10 +114,13 @@ def check(
         found = plan.check(progress=progress)
     place = findings or plan.folder / "findings.csv"
     found.write_findings(place)
+    size = plan.sample_size(found)
     if as_json:
-        _print_json([{"severity": f.severity, "check": f.check, "message": f.message} for f in found.findings])
+        listed = [{"severity": f.severity, "check": f.check, "message": f.message} for f in found.findings]
+        _print_json({"findings": listed, "sample_size": size})
     elif not quiet:
         _show_findings(found, place)
+        _show_sample_size(size)
     if found.refusals:
         raise typer.Exit(1)
 
@@ -158,7 +175,9 @@ def evaluate(
 @app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
-    films: Annotated[list[Path], typer.Argument(help="One film or more: PNG, JPEG, TIFF or DICOM.")],
+    given: Annotated[
+        list[Path], typer.Argument(help="Films (PNG, JPEG, TIFF, DICOM), or one cohort.csv with films and tables.")
+    ],
     heatmap: Annotated[Path | None, typer.Option(help="Folder for a heat map of every film.")] = None,
     member: Annotated[
         str | None, typer.Option(help="One model of the bundle, for example fold-0-3; all if left out.")
@@ -167,19 +186,21 @@ def predict(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrated probability and decision for films; exit code 1 where a film could not be read."""
+    """Calibrated probability and decision for patients; exit code 1 where one could not be read."""
     from tenfold.bundle import load
     from tenfold.types import refuse_unwritable
 
     if heatmap is not None:
         refuse_unwritable(heatmap)
     predictor = load(bundle, member=member, device=device)
-    predictions = predictor.predict(films, on_error="return")
-    rows = [p.to_dict() for p in predictions]
+    cases, names = _cases(predictor, given)
+    rows = [p.to_dict() for p in predictor.predict(cases, cases=names, on_error="return")]
     if heatmap is not None:
-        for position, (film, row) in enumerate(zip(films, rows, strict=True)):
+        for position, (case, row) in enumerate(zip(cases, rows, strict=True)):
             if row["decision"] is not None:
-                row["heatmap"] = str(_write_heatmap(predictor, film, heatmap / f"{position:03d}-{film.stem}.png"))
+                stem = Path(row["case"]).stem
+                path = _write_heatmap(predictor, case, heatmap / f"{position:03d}-{stem}.png")
+                row["heatmap"] = None if path is None else str(path)
     if as_json:
         _print_json(rows)
     elif not quiet:
@@ -189,6 +210,37 @@ def predict(
             error_console.print(escape(row["error"]), style="red")
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
+
+
+def _cases(predictor: Predictor, given: list[Path]) -> tuple[list[Any], list[str]]:
+    """Films as they are; a cohort file as what each of its rows brings."""
+    if len(given) > 1 or given[0].suffix.lower() != ".csv":
+        return list(given), [str(path) for path in given]
+    from tenfold.cohort.manifest import Cohort
+    from tenfold.study.external import given_by
+
+    cohort = Cohort.read(given[0])
+    return given_by(predictor, cohort), cohort.case.tolist()
+
+
+@app.command()
+def readers(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of an external evaluation.")],
+    ratings: Annotated[Path, typer.Argument(help="CSV: reader, case, rating and, where they read twice, modality.")],
+    called_from: Annotated[
+        float | None, typer.Option(help="The lowest rating that is a 'yes'; without it readers have no sensitivity.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare readers with the machine on the cases that they rated, and add it to the report."""
+    from tenfold.report.page import write_report
+    from tenfold.study.readers import write_reader_study
+
+    written = write_reader_study(run, ratings, called_from=called_from)
+    if written.parent != run:
+        write_report(written.parent)
+    _tell(quiet, as_json, {"readers": str(written), "report": str(write_report(run))})
 
 
 @app.command()
@@ -205,20 +257,34 @@ def report(
 
 @app.command()
 def simulate(
-    system: Annotated[str, typer.Argument(help="Which disease: pneumonia.")],
+    system: Annotated[str, typer.Argument(help="Which disease: nec, pneumonia.")],
     out: Out,
-    patients: Annotated[int, typer.Option(help="How many patients.", min=20)] = 400,
+    patients: Annotated[int | None, typer.Option(help="How many patients.", min=20)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same films.")] = 1,
-    adults: Annotated[int, typer.Option(help="How many adults to learn from first.", min=1)] = 600,
-    prevalence: Annotated[float, typer.Option(help="Part of the patients who are ill.", min=0.05, max=0.95)] = 0.5,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Part of the patients who are ill.", min=0.05, max=0.95)
+    ] = None,
+    adults: Annotated[int | None, typer.Option(help="pneumonia: how many adults to learn from first.", min=1)] = None,
     shift: Annotated[
-        float, typer.Option(help="How foreign the hospital is: 0 as in training, 1 other exposure and noise.", min=0.0)
-    ] = 0.0,
+        float | None,
+        typer.Option(help="pneumonia: how foreign the hospital is: 0 as in training, 1 other exposure.", min=0.0),
+    ] = None,
     marker_shortcut: Annotated[
-        float, typer.Option(help="Plant a marker on this part of the positive films.", min=0.0, max=1.0)
-    ] = 0.0,
-    duplicates: Annotated[int, typer.Option(help="Plant so many films under a second patient.", min=0)] = 0,
-    shared_patients: Annotated[int, typer.Option(help="Plant so many patients with both outcomes.", min=0)] = 0,
+        float | None, typer.Option(help="pneumonia: plant a marker on this part of the positive films.", min=0, max=1)
+    ] = None,
+    duplicates: Annotated[
+        int | None, typer.Option(help="pneumonia: plant so many films under a second patient.", min=0)
+    ] = None,
+    shared_patients: Annotated[
+        int | None, typer.Option(help="pneumonia: plant so many patients with both outcomes.", min=0)
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="nec: side of the films, pixels.", min=48)] = None,
+    source: Annotated[int | None, typer.Option(help="nec: older children's films to learn from first.", min=0)] = None,
+    external: Annotated[int | None, typer.Option(help="nec: newborns of another hospital.", min=0)] = None,
+    readers: Annotated[int | None, typer.Option(help="nec: doctors who rate the external set.", min=0)] = None,
+    missing: Annotated[str | None, typer.Option(help="nec: missing values: none, random, realistic.")] = None,
+    legibility: Annotated[float | None, typer.Option(help="nec: how plain the signs are.", min=0, max=1)] = None,
+    ineligible: Annotated[int | None, typer.Option(help="nec: rows that eligibility must find.", min=0)] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -227,19 +293,14 @@ def simulate(
     from tenfold.simulate import SIMULATORS
     from tenfold.types import write_atomically
 
+    asked = {name: value for name, value in locals().items() if name in _SIMULATOR_OPTIONS and value is not None}
     if system not in SIMULATORS:
         raise StudyError(f"no simulator '{system}'", do=nearest(system, SIMULATORS))
-    made = SIMULATORS[system](
-        out,
-        patients=patients,
-        seed=seed,
-        adults=adults,
-        prevalence=prevalence,
-        shift=shift,
-        marker_shortcut=marker_shortcut,
-        duplicates=duplicates,
-        shared_patients=shared_patients,
-    )
+    taken = inspect.signature(SIMULATORS[system]).parameters
+    for name in asked:
+        if name not in taken:
+            raise StudyError(f"the simulator '{system}' takes no --{name.replace('_', '-')}", do="leave it out")
+    made = SIMULATORS[system](out, seed=seed, **asked)
     write_atomically(out / "study.toml", builtin_study_text(f"{system}_simulated.toml"))
     _tell(quiet, as_json, {"study": str(out / "study.toml"), "ceiling_auc": round(made.ceiling_auc, 4)})
 
@@ -348,35 +409,73 @@ def _show_findings(found: Audit, place: Path) -> None:
     typer.echo(f"{', '.join(counts)}; written to {place}")
 
 
+def _show_sample_size(size: dict[str, Any] | None) -> None:
+    if size is None:
+        return
+    have, width, needed = size["patients"], size["auc_width"], size["riley"]
+    typer.echo(
+        f"{have['positives']} patients with and {have['negatives']} without the outcome: an AUC of "
+        f"{size['expected_auc']:.2f} would be known from {width['low']:.3f} to {width['high']:.3f} ({width['method']})."
+    )
+    typer.echo(
+        f"A regression on {needed['parameters']} parameters would need {needed['n']} patients ({needed['method']}); "
+        f"an external validation {size['validation']['n']} (Pavlou et al. 2021)."
+    )
+
+
 def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
-    table = Table("film", f"probability of {predictor.positive}", "models' range", "decision")
+    table = Table(
+        "case", f"probability of {predictor.positive}", "models' range", "decision", "prediction set", "missing"
+    )
     for row in rows:
+        name = escape(Path(row["case"]).name)
         if row["error"]:
-            table.add_row(escape(Path(row["case"]).name), "-", "-", "no result", style="red")
-        else:
-            low, high = row["spread"]
-            shown = f"{row['probabilities'][predictor.positive]:.3f}"
-            table.add_row(escape(Path(row["case"]).name), shown, f"{low:.3f} to {high:.3f}", row["decision"])
+            table.add_row(name, "-", "-", "no result", "-", "-", style="red")
+            continue
+        low, high = row["spread"]
+        cells = sum(len(columns) for columns in row["missing_cells"].values())
+        lacking = [f"no {name}" for name in row["missing_inputs"]] + ([f"{cells} cells"] if cells else [])
+        likely = row["prediction_set"]
+        table.add_row(
+            name,
+            f"{row['probabilities'][predictor.positive]:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            row["decision"],
+            "-" if likely is None else " or ".join(likely) or "neither",
+            ", ".join(lacking),
+        )
     Console().print(table)
+    for name in sorted({name for row in rows for name in row["missing_inputs"]}):
+        auc = predictor.facts.get("without", {}).get(name)
+        known = f"AUC {_interval(auc)} out of fold" if auc else "not measured"
+        typer.echo(f"Without {name} the answer is worth less: {known}.")
     point = predictor.operating_point
     if point is not None:
         typer.echo(f"{predictor.positive} from {point.threshold:.3f} on ({point.rule}). Research use only.")
 
 
-def _write_heatmap(predictor: Predictor, film: Path, path: Path) -> Path:
-    """Average the heat maps of all models of the bundle and lay them over the prepared film."""
+def _write_heatmap(predictor: Predictor, case: Any, path: Path) -> Path | None:
+    """Average the heat maps of all models of the bundle and lay them over the prepared film, where there is one."""
     import numpy as np
 
-    from tenfold.explain.grad_cam import normalise, raw_grad_cam
+    from tenfold.explain.grad_cam import map_step, normalise, raw_grad_cam
     from tenfold.explain.overlay import overlay, png_bytes
     from tenfold.types import write_atomically
 
-    prepared = {name: value[None] for name, value in predictor.prepare(film).items()}
-    inputs = predictor.tensors(prepared)
-    view = next(iter(prepared))
+    prepared = predictor.prepare(case)
+    view = next((name for name in predictor.preparations if prepared[name] is not None), None)
+    if view is None:
+        return None
+    film = prepared[view]
+    assert film is not None
+    stacked = predictor.stack([prepared])
     index = predictor.classes.index(predictor.positive)
-    maps = [raw_grad_cam(n, inputs, view=view, target=predictor.target, index=index) for n in predictor.networks]
-    write_atomically(path, png_bytes(overlay(prepared[view][0], normalise(np.mean(maps, 0))[0])))
+    maps = []
+    for member, network in enumerate(predictor.networks):
+        inputs = predictor.tensors(stacked, member)
+        step = map_step(network.encoders[view], inputs[view], int(predictor.facts.get("heat_map_layer", 1)))
+        maps.append(raw_grad_cam(network, inputs, view=view, target=predictor.target, index=index, step=step))
+    write_atomically(path, png_bytes(overlay(film, normalise(np.mean(maps, 0))[0])))
     return path
 
 

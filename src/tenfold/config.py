@@ -15,13 +15,22 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tenfold.errors import StudyError, nearest
 from tenfold.types import write_atomically
 
 PRESETS = ("quick", "standard", "thorough", "paper")
-SYSTEMS = {"pneumonia": "pneumonia_paper.toml"}
+SYSTEMS = {"nec": "nec_paper.toml", "pneumonia": "pneumonia_paper.toml"}
 """Published systems and the file that holds their literal settings."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -82,11 +91,26 @@ class TargetSection(_Section):
     positive: str = Field("", description="The class to be detected; the last class if empty.")
 
 
-class InputSection(_Section):
-    """One input of the network and the encoder that reads it."""
+class EligibilitySection(_Section):
+    """One rule of who is in the study; rules apply in the order in which they stand."""
+
+    section: ClassVar[str] = "eligibility"
+    name: str = Field(description="The reason, in the words of the flow chart.")
+    column: str = Field("", description="Column of the cohort file that the rule looks at.")
+    exclude: tuple[str, ...] = Field((), description="Values that leave a case out.")
+    keep: tuple[str, ...] = Field((), description="Values that a case must have; an empty cell has none.")
+    low: float | None = Field(None, description="Cases below are left out.")
+    high: float | None = Field(None, description="Cases above are left out.")
+    first_by: str = Field("", description="Column of dates: only a patient's first case stays.")
+    input: str = Field("", description="A table input, for most_missing.")
+    most_missing: Fraction | None = Field(None, description="Cases with a larger share of empty cells are left out.")
+
+
+class ImageInput(_Section):
+    """A picture of each patient, and the encoder that reads it."""
 
     section: ClassVar[str] = "inputs.<name>"
-    kind: Literal["image"] = Field("image", description="What is read; only pictures so far.")
+    kind: Literal["image"] = Field("image", description="'image': a path in each row; 'table': columns, below.")
     column: str = Field("", description="Column with the paths; the input's own name if empty.")
     size: Annotated[int, Field(ge=16, le=2048)] = Field(224, description="Side of the square, pixels.")
     fit: Literal["letterbox", "stretch"] = Field(
@@ -99,11 +123,47 @@ class InputSection(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Further options of the encoder.")
 
 
+class TableInput(_Section):
+    """Columns of the cohort file: laboratory values, clinical findings."""
+
+    section: ClassVar[str] = "inputs.<name>"
+    kind: Literal["table"] = Field("table", description='Must be said: kind = "table".')
+    columns: tuple[str, ...] = Field((), description="The columns; all of the column dictionary if left out.")
+    dictionary: str = Field("columns.csv", description="Kinds, units and limits of the columns; beside the cohort.")
+    imputation: Literal["median", "knn"] = Field(
+        "median", description="What stands in for a missing number, from training patients; it is marked as missing."
+    )
+    neighbours: Positive = Field(5, description="For knn: how many training patients stand in.")
+    screen: Annotated[int, Field(ge=0)] = Field(
+        0, description="Keep so many columns, chosen by p anew in every fold; 0 keeps all."
+    )
+    allowed: tuple[str, ...] = Field((), description="Columns that may tell the outcome nearly alone: you declare why.")
+    encoder: str = Field("table_mlp", description="A registered encoder of tables.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further options of the encoder.")
+
+
+def _kind_of(keys: Any) -> str:
+    kind = keys.get("kind", "image") if isinstance(keys, Mapping) else getattr(keys, "kind", "image")
+    if kind not in INPUT_KINDS:
+        raise StudyError(f"unknown kind of input '{kind}'", do=nearest(str(kind), INPUT_KINDS))
+    return str(kind)
+
+
+INPUT_KINDS: dict[str, type[ImageInput] | type[TableInput]] = {"image": ImageInput, "table": TableInput}
+Input = Annotated[
+    Annotated[ImageInput, Tag("image")] | Annotated[TableInput, Tag("table")],
+    Discriminator(_kind_of),
+]
+
+
 class NetworkSection(_Section):
     """How the inputs are joined and read out."""
 
     section: ClassVar[str] = "network"
-    fusion: Literal["concat"] = Field("concat", description="How the inputs' embeddings are joined.")
+    fusion: Literal["concat", "gated"] = Field("concat", description="How the inputs' embeddings are joined.")
+    modality_dropout: Fraction = Field(
+        0.15, description="How often training takes an input away, so that a patient who lacks it gets an answer."
+    )
     head: Literal["softmax", "two_sigmoid"] = Field(
         "softmax", description="'two_sigmoid' is the literal reading of Liang & Zheng, kept for comparison."
     )
@@ -196,16 +256,24 @@ class ArmSection(_Section):
     name: Annotated[str, Field(pattern=r"^[\w .,:()+/-]{1,60}$")] = Field(
         description="Its name in files and reports; the first arm is the proposed one."
     )
+    only: tuple[str, ...] = Field((), description="The inputs that it sees; all if left out.")
+    model: str = Field("", description="A model of tables instead of a network: svm, random_forest, xgboost ...")
+    combine: tuple[str, ...] = Field(
+        (), description="Late fusion: names of arms above, joined by a regression fitted on inner predictions."
+    )
+    network: dict[str, Any] = Field(default_factory=dict, description="Keys of [network] to replace.")
     inputs: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Keys of [inputs.<name>] to replace.")
     stages: tuple[str, ...] | None = Field(None, description="Names of the stages it goes through; all if left out.")
     flaws: tuple[str, ...] = Field((), description="Known flaws of a literal reading, printed in the report.")
 
-    @field_validator("inputs")
-    @classmethod
-    def _known_input_keys(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for keys in value.values():
-            InputSection.model_validate(keys)
-        return value
+    @model_validator(mode="after")
+    def _one_kind(self) -> ArmSection:
+        NetworkSection.model_validate(self.network)
+        if self.model and self.combine:
+            raise StudyError(f"arm '{self.name}' has both a model and arms to combine", do="choose one of the two")
+        if len(self.combine) == 1:
+            raise StudyError(f"arm '{self.name}' combines one arm", expected="two at least")
+        return self
 
 
 class OperatingPointSection(_Section):
@@ -225,6 +293,14 @@ class OperatingPointSection(_Section):
                 do=f'write operating_point = {{ rule = "{self.rule}", value = 0.95 }} with your own figure',
             )
         return self
+
+
+class SubgroupSection(_Section):
+    """A column by whose values every figure is given once more."""
+
+    section: ClassVar[str] = "validation.subgroups"
+    column: str = Field(description="Column of the cohort file.")
+    cuts: tuple[float, ...] = Field((), description="For numbers: where one group ends and the next begins.")
 
 
 class ValidationSection(_Section):
@@ -254,6 +330,29 @@ class ValidationSection(_Section):
         None,
         description="Threshold probability of the net benefit in the tables; the prevalence if left out.",
     )
+    subgroups: tuple[SubgroupSection, ...] = Field(
+        (), description='Columns by which results are split: "sex", { column = "age", cuts = [28, 32] }.'
+    )
+    conformal_alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.1, description="Share of each class that a prediction set may miss."
+    )
+    expected_auc: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
+        0.8, description="What you expect, for the sample size that `check` prints."
+    )
+
+    @field_validator("subgroups", mode="before")
+    @classmethod
+    def _short_subgroups(cls, value: Any) -> Any:
+        return [{"column": v} if isinstance(v, str) else v for v in value]
+
+
+class ExternalSection(_Section):
+    """Other patients, opened once after every decision is frozen."""
+
+    section: ClassVar[str] = "external"
+    name: Annotated[str, Field(pattern=r"^[\w-]{1,40}$")] = Field(description="Its name; also that of its folder.")
+    cohort: str = Field(description="Their cohort file.")
+    readers: str = Field("", description="A file of readers' ratings of these cases.")
 
 
 class AugmentSection(_Section):
@@ -278,6 +377,7 @@ class ExplainSection(_Section):
     section: ClassVar[str] = "explain"
     cases: Annotated[int, Field(ge=0)] = Field(8, description="Heat maps in the report.")
     sanity_cases: Annotated[int, Field(ge=0)] = Field(24, description="Cases for the sanity checks; 0: none.")
+    layer: Positive = Field(1, description="Heat maps are taken after the last block (1), the one below (2) ...")
     masks: str = Field("", description="Column with lesion masks, for the pointing game.")
 
 
@@ -294,12 +394,14 @@ class StudyFile(_Section):
     )
     cohort: CohortSection = CohortSection()
     target: TargetSection
-    inputs: dict[str, InputSection] = Field(default_factory=dict, description="Found in the cohort if left out.")
+    eligibility: tuple[EligibilitySection, ...] = Field((), description="Rules of who is in the study.")
+    inputs: dict[str, Input] = Field(default_factory=dict, description="Pictures found in the cohort if left out.")
     network: NetworkSection = NetworkSection()
     training: TrainingSection = TrainingSection()
     stages: tuple[StageSection, ...] = (StageSection(name="diagnosis"),)
     arms: tuple[ArmSection, ...] = (ArmSection(name="proposed"),)
     validation: ValidationSection = ValidationSection()
+    external: tuple[ExternalSection, ...] = Field((), description="Cohorts of other patients.")
     augment: AugmentSection = AugmentSection()
     explain: ExplainSection = ExplainSection()
 
@@ -330,9 +432,7 @@ class StudyFile(_Section):
                 raise StudyError(
                     f"arm '{arm.name}' has no stage on the study's own patients", do="add one to its stages"
                 )
-            for name in arm.inputs:
-                if self.inputs and name not in self.inputs:
-                    raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, self.inputs))
+            self._check_arm(arm)
         if not self.stages or self.stages[-1].cohort or self.stages[-1].task != "target":
             raise StudyError(
                 "the last stage is not about the study's own target",
@@ -340,16 +440,54 @@ class StudyFile(_Section):
             )
         return self
 
+    def _check_arm(self, arm: ArmSection) -> None:
+        for name in (*arm.inputs, *arm.only):
+            if self.inputs and name not in self.inputs:
+                raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, self.inputs))
+        names = [a.name for a in self.arms]
+        for name in arm.combine:
+            if name not in names[: names.index(arm.name)]:
+                raise StudyError(
+                    f"arm '{arm.name}' combines '{name}', which no arm above it is called", do=nearest(name, names)
+                )
+        if arm is self.arms[0] and (arm.model or arm.combine):
+            raise StudyError(
+                f"the first arm '{arm.name}' is no network",
+                expected="the proposed network first: it is what is explained and bundled",
+            )
+        seen = self.inputs_of(arm)
+        if arm.model and [section.kind for section in seen.values()] != ["table"]:
+            raise StudyError(
+                f"arm '{arm.name}' is a model of one table but sees {', '.join(seen) or 'none'}",
+                do='name the table with only = ["..."]',
+            )
+        if not self.inputs:
+            # they will be found in the cohort: pictures
+            for keys in arm.inputs.values():
+                ImageInput.model_validate(keys)
+
     def stages_of(self, arm: ArmSection) -> tuple[StageSection, ...]:
         """Return the stages an arm goes through, in the study's order."""
         return tuple(s for s in self.stages if arm.stages is None or s.name in arm.stages)
 
-    def inputs_of(self, arm: ArmSection) -> dict[str, InputSection]:
-        """Return the inputs of an arm: the study's, with the arm's replacements."""
-        return {
-            name: InputSection.model_validate({**section.model_dump(), **arm.inputs.get(name, {})})
-            for name, section in self.inputs.items()
-        }
+    def inputs_of(self, arm: ArmSection) -> dict[str, ImageInput | TableInput]:
+        """Return the inputs that an arm sees: the study's, with the arm's replacements."""
+        tables = tuple(n for n, section in self.inputs.items() if section.kind == "table")
+        seen = arm.only or (tables if arm.model else tuple(self.inputs))
+        found = {}
+        for name, section in self.inputs.items():
+            if name in seen:
+                merged = {**section.model_dump(), **arm.inputs.get(name, {})}
+                if merged["kind"] != section.kind:
+                    raise StudyError(
+                        f"arm '{arm.name}' makes input '{name}' a {merged['kind']}", expected=f"kind = '{section.kind}'"
+                    )
+                found[name] = type(section).model_validate(merged)
+        return found
+
+    def network_of(self, arm: ArmSection) -> NetworkSection:
+        """Return how an arm joins its inputs: the study's settings, with the arm's replacements."""
+        return NetworkSection.model_validate({**self.network.model_dump(), **arm.network})
 
 
 def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> StudyFile:
@@ -415,7 +553,8 @@ def starter_study(suggested: Mapping[str, Any], title: str) -> str:
 
     Args:
         suggested: What an importer knows: "target", "classes", "positive", and where it applies "system",
-            "two_classes" and "findings" (0/1 columns that another study can learn from first).
+            "two_classes", "images" (input -> column), "tables" (input -> columns and dictionary), "masks" (a column)
+            and "findings" (0/1 columns that another study can learn from first).
         title: Title of the study.
     """
     target = {"column": suggested["target"], "classes": list(suggested["classes"])}
@@ -425,20 +564,28 @@ def starter_study(suggested: Mapping[str, Any], title: str) -> str:
         document["system"] = suggested["system"]
     if "two_classes" in suggested:
         document["cohort"] = {"two_classes": suggested["two_classes"]}
-    text = (
-        "# Every key but the target is optional; all of them stand in docs/reference/study.md.\n"
-        + tomli_w.dumps(document)
-        + _STARTER_INPUT
-    )
+    text = "# Every key but the target is optional; all of them stand in docs/reference/study.md.\n"
+    text += tomli_w.dumps(document)
+    images = suggested.get("images", {} if "tables" in suggested else {"film": ""})
+    for name, column in images.items():
+        named = f"column = {json.dumps(column)}\n" if column not in ("", name) else ""
+        text += _STARTER_IMAGE.format(name=name, column=named)
+    for name, table in suggested.get("tables", {}).items():
+        keys = {"kind": "table", "columns": list(table["columns"]), "encoder": "table_mlp"}
+        if table["dictionary"] != TableInput.model_fields["dictionary"].default:
+            keys["dictionary"] = table["dictionary"]
+        text += "\n" + tomli_w.dumps({"inputs": {name: keys}})
+    if "masks" in suggested:
+        text += "\n" + tomli_w.dumps({"explain": {"masks": suggested["masks"]}})
     if "findings" in suggested:
         columns = json.dumps(list(suggested["findings"]))
         text += _STARTER_SOURCE.format(columns=columns)
     return text
 
 
-_STARTER_INPUT = """
-[inputs.film]
-size = 224
+_STARTER_IMAGE = """
+[inputs.{name}]
+{column}size = 224
 encoder = "image_timm"
 network = "resnet18"  # any network of timm
 weights = "none"      # "imagenet" downloads timm's weights; or the path of a safetensors file

@@ -207,6 +207,23 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
+class PredictionSets:
+    """Which classes a case may have, at a level fixed beforehand (class-conditional split conformal prediction).
+
+    Attributes:
+        alpha: Share of each class that the sets may miss.
+        lowest: (classes,) a class is in the set where its probability is at least this.
+    """
+
+    alpha: float
+    lowest: tuple[float, ...]
+
+    def sets(self, probabilities: FloatArray) -> NDArray[np.bool_]:
+        """Return (n, classes), true where a class is in the set of a case."""
+        return np.asarray(probabilities >= np.asarray(self.lowest))
+
+
+@dataclass(frozen=True)
 class Heatmap:
     """Where a network looked.
 

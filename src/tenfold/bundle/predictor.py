@@ -1,4 +1,4 @@
-"""The predictor: raw film in, calibrated probability and decision out.
+"""The predictor: raw films and table rows in, calibrated probability and decision out.
 
 It must not know how the weights were fitted, nor explain anything: its networks and prepared films are
 public, so that others can.
@@ -6,10 +6,9 @@ public, so that others can.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +20,20 @@ from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
 from tenfold.bundle.seal import CARD_FILE, image_mark, open_sealed, patient_mark, read_sealed
-from tenfold.errors import BundleError, ImageError, Refusal, nearest
-from tenfold.modalities import MODALITIES
+from tenfold.errors import BundleError, CohortError, ImageError, Refusal, nearest
 from tenfold.modalities.image import ImagePreparation, read_image
+from tenfold.modalities.table import Column, TablePreparation, read_table
 from tenfold.network.network import Network
 from tenfold.network.views import MOST_VIEWS, view
-from tenfold.types import Calibration, FloatArray, OperatingPoint, finite_or_none
+from tenfold.types import Calibration, FloatArray, OperatingPoint, PredictionSets, finite_or_none
 
 Film = str | Path
+Row = Mapping[str, str]
+Given = Film | Row | FloatArray | None
+"""What a case brings for one input: a picture's path, a table's row by column name or as figures, or nothing."""
 _MISFITS = (Refusal, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-Pictures = NDArray[np.uint8]
+Prepared = NDArray[Any]
+"""A picture, uint8 (channels, size, size), or the figures of a table's row, float64 (columns,), NaN where missing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Prediction:
         spread: Lowest and highest probability of the positive class (or, without one, of the class decided
             for) among the models. It shows how far the models disagree; it is not a confidence interval.
         error: Why there is no result; empty where there is one.
+        missing: Inputs that the case lacks; the answer was given without them.
+        cells: Columns of its tables that were empty, by input.
+        likely: Classes of the prediction set (class-conditional split conformal); None where the bundle has none, or
+            where an input is missing, for which it was not calibrated.
     """
 
     case: str
@@ -53,6 +60,9 @@ class Prediction:
     threshold: float
     spread: tuple[float, float]
     error: str = ""
+    missing: tuple[str, ...] = ()
+    cells: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    likely: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping fit for JSON; `decision` is null where there is no result."""
@@ -63,6 +73,9 @@ class Prediction:
             "threshold": finite_or_none(self.threshold),
             "spread": [finite_or_none(end) for end in self.spread],
             "error": self.error or None,
+            "missing_inputs": list(self.missing),
+            "missing_cells": {name: list(columns) for name, columns in self.cells.items() if columns},
+            "prediction_set": None if self.likely is None else list(self.likely),
         }
 
 
@@ -107,7 +120,10 @@ class Predictor:
         members: Names of the models in use.
         networks: The models, in evaluation, without gradients.
         calibrations: One a model.
-        preparations: Input of the network -> preparation.
+        preparations: Input of pictures -> preparation.
+        columns: Input of a table -> the columns that its rows need.
+        tables: For each model, input of a table -> the preparation fitted on its training part.
+        conformal: Prediction sets at the level they were calibrated for; None where the bundle has none.
         views: Test-time views over whose logits the mean is taken.
         frozen: Input -> leading encoder steps whose weights all models share; they run once.
     """
@@ -126,11 +142,22 @@ class Predictor:
         self.members: tuple[str, ...] = tuple(m["name"] for m in chosen)
         self.calibrations = tuple(_calibration(m["calibration"]) for m in chosen)
         self.networks = _networks(folder, facts, chosen, device)
+        self.inputs: tuple[str, ...] = self.networks[0].input_names
         self.preparations: dict[str, ImagePreparation] = {
-            name: MODALITIES[encoder.modality].from_state(facts["preparations"][name])
+            name: ImagePreparation.from_state(facts["preparations"][name])
             for name, encoder in self.networks[0].encoders.items()
+            if encoder.modality == "image"
         }
-        self.frozen = {name: self._shared_steps(name) for name in self.preparations}
+        self.tables: tuple[dict[str, TablePreparation], ...] = tuple(
+            {name: TablePreparation.from_state(state) for name, state in m.get("preparations", {}).items()}
+            for m in chosen
+        )
+        self.columns: dict[str, tuple[Column, ...]] = {
+            name: fitted.raw_columns for name, fitted in self.tables[0].items()
+        }
+        sets = facts.get("conformal")
+        self.conformal = None if sets is None else PredictionSets(sets["alpha"], tuple(sets["lowest"]))
+        self.frozen = {name: self._shared_steps(name) if name in self.preparations else 0 for name in self.inputs}
         self._device = device
         self._patients = frozenset(facts["training"]["patients"])
         self._images = frozenset(facts["training"]["images"])
@@ -143,6 +170,12 @@ class Predictor:
         if not 1 <= self.views <= MOST_VIEWS:
             raise BundleError(f"{self.views} test-time views", expected=f"1 to {MOST_VIEWS}")
         head = self.networks[0].head_specs[self.target]
+        if set(self.inputs) != {*self.preparations, *self.columns}:
+            raise BundleError(f"preparations of {sorted({*self.preparations, *self.columns})} for other inputs")
+        if any({n: t.raw_columns for n, t in own.items()} != self.columns for own in self.tables):
+            raise BundleError("the models' tables have different columns")
+        if self.conformal is not None and len(self.conformal.lowest) != len(self.classes):
+            raise BundleError("the prediction sets do not belong to the classes")
         if head.classes != self.classes or any(c.temperature <= 0 for c in self.calibrations):
             raise BundleError("the classes or the calibration do not belong to the network")
 
@@ -163,55 +196,96 @@ class Predictor:
         """Return those SHA-256 file hashes that were in the study that this bundle comes from."""
         return [value for value in hashes if image_mark(value) in self._images]
 
-    def prepare(self, film: Film | Mapping[str, Film]) -> dict[str, Pictures]:
-        """Read and prepare the film or films of one case.
+    def prepare(self, given: Film | Mapping[str, Given]) -> dict[str, Prepared | None]:
+        """Read and prepare what one case brings.
 
         Args:
-            film: A path, or for a network of several inputs: input -> path.
+            given: A path for the first input of pictures, or input -> path of a picture, row of a table (column ->
+                cell, or figures as `modalities.table.read_table` gives them) or None; an input that is not named is
+                missing.
 
         Returns:
-            Input -> uint8 (channels, size, size).
+            Input -> uint8 (channels, size, size) of a picture, float64 (columns,) of a table; None where missing.
 
         Raises:
-            ImageError: A film is missing or cannot be read, or an input has no film.
+            ImageError: A film cannot be read, or all inputs are missing, or an input is unknown.
+            CohortError: A cell is no number, no known level, or a column is absent.
         """
-        films = film if isinstance(film, Mapping) else dict.fromkeys(list(self.preparations)[:1], film)
-        self._check_inputs(films)
-        return {name: p.apply(read_image(films[name])) for name, p in self.preparations.items()}
-
-    def _check_inputs(self, given: Mapping[str, Any]) -> None:
-        """Every input needs its film; one that the network does not know is a slip."""
-        if set(given) != set(self.preparations):
+        case = self._named(given)
+        prepared: dict[str, Prepared | None] = {}
+        # screening may leave one model columns that another does not look at
+        seen = {name: np.zeros(len(self.members), bool) for name in self.inputs}
+        for name in self.inputs:
+            value = case.get(name)
+            prepared[name] = None
+            if value is None:
+                continue
+            if isinstance(value, str | Path):
+                prepared[name] = self.preparations[name].apply(read_image(value))
+                seen[name][:] = True
+                continue
+            row = value if isinstance(value, np.ndarray) else self._read_row(name, value)
+            seen[name] = np.array([not np.isnan(fitted[name].raw(row[None])).all() for fitted in self.tables])
+            prepared[name] = row if seen[name].any() else None
+        if not np.any(list(seen.values()), axis=0).all():
             raise ImageError(
-                f"films for {', '.join(given) or 'no input'}",
-                expected=f"one for each input of this model: {', '.join(self.preparations)}",
+                f"nothing is given for any input: {', '.join(self.inputs)}",
+                expected="one input at least, and in a table a value of a column that each model looks at",
             )
+        missing = [name for name, models in seen.items() if not models.all()]
+        if missing and not self.networks[0].fusion.drop:
+            raise ImageError(
+                f"no {' and no '.join(missing)}",
+                expected="all inputs: this model was trained without modality dropout, so it cannot do without one",
+            )
+        return prepared
+
+    def _read_row(self, name: str, row: Row) -> FloatArray:
+        """Read the cells of one case's table."""
+        return np.asarray(read_table(self.columns[name], {k: [v] for k, v in row.items()}).values[0])
+
+    def _named(self, given: Film | Mapping[str, Given]) -> Mapping[str, Given]:
+        """Bring one case into one form, and refuse an input that the model does not have, or of the wrong kind."""
+        if isinstance(given, str | Path):
+            if not self.preparations:
+                raise ImageError("a film for a model that sees no pictures", expected=f"{', '.join(self.inputs)}")
+            given = {next(iter(self.preparations)): given}
+        for name, value in given.items():
+            if name not in self.inputs:
+                raise ImageError(f"there is no input '{name}'", do=nearest(name, self.inputs))
+            if value is not None and isinstance(value, str | Path) == (name in self.columns):
+                raise ImageError(
+                    f"input '{name}' got {'a file' if name in self.columns else 'a row'}",
+                    expected="a row of cells by column" if name in self.columns else "the path of a picture",
+                )
+        return given
 
     def predict(
         self,
-        films: Film | Sequence[Film] | Mapping[str, Sequence[Film]],
+        given: Film | Sequence[Film | Mapping[str, Given]] | Mapping[str, Sequence[Given]],
         *,
         cases: Sequence[str] | None = None,
         batch: int = 16,
         on_error: Literal["raise", "return"] = "raise",
     ) -> list[Prediction]:
-        """Predict cases from their films.
+        """Predict cases from what they bring.
 
         Args:
-            films: One path, a list of paths, or for a network of several inputs: input -> list of paths.
-            cases: Names of the cases; by default the path of each one's first film.
+            given: One path, a list of cases as `prepare` takes them, or input -> list of what the cases bring for it.
+            cases: Names of the cases; by default the path of each one's first film, or its number.
             batch: Cases at a time.
-            on_error: "raise" stops at the first film that cannot be read; "return" gives that case a
+            on_error: "raise" stops at the first case that cannot be read; "return" gives that case a
                 prediction without a result, whose `error` says why, and goes on.
 
         Returns:
             One prediction a case, in the order given.
 
         Raises:
-            ImageError: A film cannot be read, or an input has no film.
+            ImageError: A film cannot be read, or a case lacks every input.
+            CohortError: A row cannot be read.
         """
-        rows = self._rows(films)
-        names = list(cases) if cases is not None else [str(next(iter(row.values()))) for row in rows]
+        rows = self._rows(given)
+        names = list(cases) if cases is not None else [_own_name(row, i) for i, row in enumerate(rows)]
         if len(names) != len(rows):
             raise ImageError(f"{len(names)} names for {len(rows)} cases", expected="one name a case")
         done: list[Prediction] = []
@@ -220,41 +294,63 @@ class Predictor:
             done += self._predict_batch(rows[part], names[part], on_error)
         return done
 
-    def _rows(self, films: Film | Sequence[Film] | Mapping[str, Sequence[Film]]) -> list[dict[str, Film]]:
-        """Bring the three ways of naming films into one: a mapping a case."""
-        if isinstance(films, str | Path):
-            films = [films]
-        columns = films if isinstance(films, Mapping) else dict.fromkeys(list(self.preparations)[:1], films)
-        self._check_inputs(columns)
-        lengths = {name: len(column) for name, column in columns.items()}
+    def _rows(
+        self, given: Film | Sequence[Film | Mapping[str, Given]] | Mapping[str, Sequence[Given]]
+    ) -> list[Mapping[str, Given]]:
+        """Bring the ways of naming cases into one: a mapping a case."""
+        if isinstance(given, str | Path):
+            given = [given]
+        if not isinstance(given, Mapping):
+            return [self._named(one) for one in given]
+        lengths = {name: len(column) for name, column in given.items()}
         if len(set(lengths.values())) > 1:
-            raise ImageError(f"lists of unequal length: {lengths}", expected="one film a case for every input")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            raise ImageError(f"lists of unequal length: {lengths}", expected="one entry a case for every input")
+        return [self._named(dict(zip(given, row, strict=True))) for row in zip(*given.values(), strict=True)]
 
     def _predict_batch(
-        self, rows: Sequence[Mapping[str, Film]], names: Sequence[str], on_error: str
+        self, rows: Sequence[Mapping[str, Given]], names: Sequence[str], on_error: str
     ) -> Iterator[Prediction]:
-        """Predict some cases; those without a readable film have no result."""
-        prepared: dict[int, dict[str, Pictures]] = {}
+        """Predict some cases; those that cannot be read have no result."""
+        prepared: dict[int, dict[str, Prepared | None]] = {}
         errors: dict[int, str] = {}
         for i, row in enumerate(rows):
             try:
                 prepared[i] = self.prepare(row)
-            except ImageError as error:
+            except (ImageError, CohortError) as error:
                 if on_error == "raise":
                     raise
                 errors[i] = str(error)
         probabilities = np.zeros((len(self.members), 0, len(self.classes)))
         if prepared:
-            stacks = {name: np.stack([p[name] for p in prepared.values()]) for name in self.preparations}
-            probabilities = self.member_probabilities(stacks)
+            probabilities = self.member_probabilities(self.stack(list(prepared.values())))
         column = {i: k for k, i in enumerate(prepared)}
         for i, name in enumerate(names):
             yield (
                 self._without_result(name, errors[i])
                 if i in errors
-                else self._prediction(name, probabilities[:, column[i]])
+                else self._prediction(name, probabilities[:, column[i]], prepared[i])
             )
+
+    def stack(self, prepared: Sequence[Mapping[str, Prepared | None]]) -> dict[str, Prepared]:
+        """Join prepared cases; a case that lacks an input gets a row of NaN, which the networks know as absent.
+
+        Returns:
+            Input -> float32 (n, channels, size, size) in [0, 1], uint8 where no case lacks it; tables float64.
+        """
+        stacks: dict[str, Prepared] = {}
+        for name in self.inputs:
+            values = [case[name] for case in prepared]
+            there = [v for v in values if v is not None]
+            if not there:
+                continue
+            if len(there) == len(values):
+                stacks[name] = np.stack(there)
+                continue
+            scale = 255.0 if name in self.preparations else 1.0
+            dtype = np.float32 if name in self.preparations else np.float64
+            absent = np.full(there[0].shape, np.nan, dtype)
+            stacks[name] = np.stack([absent if v is None else (v / scale).astype(dtype) for v in values])
+        return stacks
 
     @property
     def _threshold(self) -> float:
@@ -263,17 +359,28 @@ class Predictor:
     def _without_result(self, case: str, error: str) -> Prediction:
         return Prediction(case, {}, "", self._threshold, (math.nan, math.nan), error)
 
-    def _prediction(self, case: str, by_member: FloatArray) -> Prediction:
+    def _prediction(self, case: str, by_member: FloatArray, prepared: Mapping[str, Prepared | None]) -> Prediction:
         """Put one case's (members, classes) into words."""
         mean = by_member.mean(axis=0)
         decision = self.decide(mean)
         of_interest = by_member[:, self.classes.index(self.positive or decision)]
+        missing = tuple(name for name, value in prepared.items() if value is None)
+        likely = None
+        if self.conformal is not None and not missing:
+            likely = tuple(c for c, kept in zip(self.classes, self.conformal.sets(mean[None])[0], strict=True) if kept)
         return Prediction(
             case=case,
             probabilities={name: float(p) for name, p in zip(self.classes, mean, strict=True)},
             decision=decision,
             threshold=self._threshold,
             spread=(float(of_interest.min()), float(of_interest.max())),
+            missing=missing,
+            cells={
+                name: tuple(c.name for c, v in zip(columns, values, strict=True) if np.isnan(v))
+                for name, columns in self.columns.items()
+                if (values := prepared[name]) is not None
+            },
+            likely=likely,
         )
 
     def decide(self, probabilities: FloatArray) -> str:
@@ -292,45 +399,62 @@ class Predictor:
             return self.positive
         return next(name for name in order if name != self.positive)
 
-    def predict_arrays(self, prepared: Mapping[str, Pictures]) -> FloatArray:
-        """Predict films that are prepared already.
+    def predict_arrays(self, prepared: Mapping[str, Prepared]) -> FloatArray:
+        """Predict cases that are prepared already.
 
         Args:
-            prepared: Input -> uint8 (n, channels, size, size), as `prepare` gives them.
+            prepared: Input -> stacked arrays, as `stack` gives them.
 
         Returns:
             (n, classes): the mean of the models' calibrated probabilities.
         """
         return np.asarray(self.member_probabilities(prepared).mean(axis=0))
 
-    def member_probabilities(self, prepared: Mapping[str, Pictures]) -> FloatArray:
+    def member_probabilities(self, prepared: Mapping[str, Prepared]) -> FloatArray:
         """Return what each model says.
 
         Args:
-            prepared: Input -> uint8 (n, channels, size, size); all n run at once.
+            prepared: Input -> stacked arrays, as `stack` gives them; all cases run at once.
 
         Returns:
             (members, n, classes) calibrated probabilities.
         """
-        pictures = self.tensors(prepared)
-        scores = np.mean([self._scores(pictures, index) for index in range(self.views)], axis=0)
+        pictures = self.tensors({name: value for name, value in prepared.items() if name not in self.columns})
+        rows = {name: value for name, value in prepared.items() if name in self.columns}
+        tensors = [{**pictures, **self.tensors(rows, member)} for member in range(len(self.members))]
+        scores = np.mean([self._scores(tensors, index) for index in range(self.views)], axis=0)
         return np.stack([c.apply(s) for c, s in zip(self.calibrations, scores, strict=True)])
 
-    def tensors(self, prepared: Mapping[str, Pictures]) -> dict[str, Tensor]:
-        """Turn prepared films (n, c, h, w) into what the networks eat: float32 in [0, 1] on their device."""
-        self._check_inputs(prepared)
-        return {
-            name: torch.from_numpy(np.array(value)).to(self._device).float() / 255.0 for name, value in prepared.items()
-        }
+    def tensors(self, prepared: Mapping[str, Prepared], member: int = 0) -> dict[str, Tensor]:
+        """Turn stacked arrays into what a model eats, on its device; tables as that model prepares them."""
+        found = {}
+        for name, value in prepared.items():
+            if name in self.columns:
+                array = self.tables[member][name].apply(value)
+            else:
+                array = value.astype(np.float32) / 255.0 if value.dtype == np.uint8 else value
+            found[name] = torch.from_numpy(np.array(array, np.float32)).to(self._device)
+        return found
 
     @torch.inference_mode()
-    def _scores(self, pictures: Mapping[str, Tensor], index: int) -> FloatArray:
+    def _scores(self, tensors: Sequence[Mapping[str, Tensor]], index: int) -> FloatArray:
         """Logits of one view, (members, n, classes); steps that the models share run once."""
         lower = {
-            name: self.networks[0].encoders[name](view(picture, index), 0, self.frozen[name])
-            for name, picture in pictures.items()
+            name: self.networks[0].encoders[name](view(tensors[0][name], index), 0, self.frozen[name])
+            for name in self.preparations
+            if name in tensors[0]
         }
-        return np.stack([n.to_scores(self.target, n(lower, start=self.frozen)[self.target]) for n in self.networks])
+        return np.stack(
+            [
+                n.to_scores(self.target, n({**own, **lower}, start=self.frozen)[self.target])
+                for n, own in zip(self.networks, tensors, strict=True)
+            ]
+        )
+
+
+def _own_name(row: Mapping[str, Given], position: int) -> str:
+    """Name a case by its first film."""
+    return next((str(v) for v in row.values() if isinstance(v, str | Path)), f"case {position + 1}")
 
 
 def _check_device(device: str) -> None:
@@ -363,16 +487,18 @@ def _networks(
     def tensors(name: str) -> dict[str, Tensor]:
         return {k: v.to(device) for k, v in from_safetensors(read_sealed(folder, facts, name)).items()}
 
-    if any("weights" in encoder["options"] for encoder in facts["network"]["encoders"]):
+    specs = [facts["network"], *(m["network"] for m in members if "network" in m)]
+    if any("weights" in encoder["options"] for spec in specs for encoder in spec["encoders"]):
         raise BundleError("the network's spec names weights elsewhere", expected="all weights in the bundle")
     # Loaded inside somebody's inference mode, the weights could not take part in a heat map's gradient.
     with torch.inference_mode(False):
-        empty = Network.from_spec(facts["network"]).to(device).eval().requires_grad_(False)
         shared = tensors(facts["shared"]) if facts["shared"] else {}
         networks = []
         for member in members:
-            network = copy.deepcopy(empty)
-            network.load_state_dict({**shared, **tensors(member["file"])}, assign=True)
+            network = Network.from_spec(member.get("network", facts["network"])).to(device).eval().requires_grad_(False)
+            # format 1 knew no absent inputs: what stands for them keeps its zeros, and without dropout is never used
+            own = network.fusion.state_dict(prefix="fusion.") if facts["version"] == 1 else {}
+            network.load_state_dict({**own, **shared, **tensors(member["file"])}, assign=True)
             networks.append(network)
     return tuple(networks)
 

@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tenfold.bundle.seal import (
     sha256,
 )
 from tenfold.errors import BundleError, OutputError
-from tenfold.types import Calibration, OperatingPoint
+from tenfold.types import Calibration, OperatingPoint, PredictionSets
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHARED = "shared"
@@ -45,11 +45,15 @@ class Member:
         name: Unique, letters, digits, dashes: "fold-0-3".
         state_dict: Its weights, on the CPU.
         calibration: What turns its logits into probabilities.
+        preparations: Input of a table -> the `state()` of what was fitted on this model's training part.
+        network_spec: Where it differs from the others': screening may leave each fold other columns.
     """
 
     name: str
     state_dict: Mapping[str, Tensor]
     calibration: Calibration
+    preparations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    network_spec: Mapping[str, Any] | None = None
 
 
 def save_bundle(
@@ -67,6 +71,7 @@ def save_bundle(
     training_patients: Iterable[str],
     training_images: Iterable[str],
     views: int = 1,
+    conformal: PredictionSets | None = None,
 ) -> str:
     """Write a bundle, whole or not at all.
 
@@ -77,13 +82,14 @@ def save_bundle(
         target: The head that answers.
         classes: Its classes, in the order of the probabilities.
         positive: The class that the operating point is about; empty where the likeliest class is the answer.
-        preparations: For each input of the network, the `state()` of its preparation.
+        preparations: For each input of pictures, the `state()` of its preparation, which all models share.
         operating_point: The frozen threshold; None only where `positive` is empty.
         model_card: Markdown; becomes README.md.
         facts: What else is worth keeping, fit for JSON: study title, training n, evaluation, versions.
         training_patients: Identifiers of all patients of the study; only their marks are stored.
         training_images: SHA-256 of all films of the study; only their marks are stored.
         views: Test-time views (`network.views`) over whose logits the mean is taken, before calibration.
+        conformal: The prediction sets, where there are any.
 
     Returns:
         The digest of the bundle.
@@ -100,12 +106,11 @@ def save_bundle(
         "target": {"name": target, "classes": list(classes), "positive": positive},
         "network": dict(network_spec),
         "preparations": {name: dict(state) for name, state in preparations.items()},
-        "members": [
-            {"name": m.name, "file": _weights_file(m.name), "calibration": asdict(m.calibration)} for m in members
-        ],
+        "members": [_member(m) for m in members],
         "shared": _weights_file(_SHARED) if shared else None,
         "operating_point": asdict(operating_point) if operating_point else None,
         "views": views,
+        "conformal": None if conformal is None else asdict(conformal),
         "facts": dict(facts),
         "training": {
             "patients": sorted({patient_mark(patient) for patient in training_patients}),
@@ -121,6 +126,20 @@ def save_bundle(
         content["digest"] = digest(content)
         _put(place, FACTS_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     return str(content["digest"])
+
+
+def _member(member: Member) -> dict[str, Any]:
+    """What bundle.json says of one model."""
+    content: dict[str, Any] = {
+        "name": member.name,
+        "file": _weights_file(member.name),
+        "calibration": asdict(member.calibration),
+    }
+    if member.preparations:
+        content["preparations"] = {name: dict(state) for name, state in member.preparations.items()}
+    if member.network_spec is not None:
+        content["network"] = dict(member.network_spec)
+    return content
 
 
 def _check(

@@ -15,7 +15,7 @@ from typing import Any
 
 from tenfold.errors import BundleError
 
-FORMAT, FORMAT_VERSION = "tenfold-bundle", 1
+FORMAT, FORMAT_VERSION = "tenfold-bundle", 2
 FACTS_FILE, CARD_FILE, WEIGHTS_FOLDER = "bundle.json", "README.md", "weights"
 _MARK_LENGTH = 16
 

@@ -1,10 +1,11 @@
-"""Heat maps of cases that each network had never seen, and whether such maps can be trusted.
+"""What moved predictions of cases that each network had never seen, and whether heat maps can be trusted.
 
 It must not know how networks were fitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenfold.config import ImageInput
 from tenfold.explain.feature_maps import feature_maps
-from tenfold.explain.grad_cam import grad_cam
+from tenfold.explain.grad_cam import grad_cam, map_step
+from tenfold.explain.importance import global_importance, sum_by_column
+from tenfold.explain.integrated_gradients import integrated_gradients
 from tenfold.explain.overlay import overlay, png_bytes
 from tenfold.explain.sanity import localisation, randomisation
+from tenfold.explain.shapley import ModalityShapley, modality_shapley
 from tenfold.modalities.image import read_image
 from tenfold.network.network import Network
-from tenfold.study.arms import Bench, FittedArm, preparation
+from tenfold.study.arms import FittedArm
+from tenfold.study.bench import Bench, preparation
 from tenfold.study.files import write_json
-from tenfold.types import IntArray, write_atomically
+from tenfold.study.network_arm import FoldNetworks
+from tenfold.training.device import seed_for
+from tenfold.types import Calibration, FloatArray, IntArray, finite_or_none, write_atomically
+
+_BACKGROUND = 50
 
 
-def write_explanations(out: Path, bench: Bench, arm: FittedArm) -> None:
+def write_explanations(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks) -> None:
     """Write explanations.json and the pictures under explanations/.
 
     Args:
         out: The run folder.
         bench: The study's cohort and folds.
-        arm: The proposed arm; each case is explained by the fold model that was not fitted on it.
+        arm: The proposed arm.
+        networks: Its networks; each case is explained by the fold model that was not fitted on it.
     """
     wanted = bench.config.explain
-    content: dict[str, Any] = {"cases": [], "feature_maps": [], "sanity": None}
+    content: dict[str, Any] = {"cases": [], "feature_maps": [], "sanity": None, "layer": wanted.layer}
+    view = next((name for name, s in arm.sections.items() if isinstance(s, ImageInput)), "")
     if wanted.cases or wanted.sanity_cases:
         bench.progress.start("explanations", wanted.cases + wanted.sanity_cases)
     if wanted.cases:
-        content["cases"] = [_explained(out, bench, arm, row) for row in _telling_cases(arm, wanted.cases, bench)]
-        content["feature_maps"] = _feature_maps(out, bench, arm)
-    if wanted.sanity_cases:
-        content["sanity"] = _sanity(bench, arm, wanted.sanity_cases, wanted.masks)
+        telling = _telling_cases(arm, wanted.cases, bench)
+        content["cases"] = [_explained(out, bench, arm, networks, row, view) for row in telling]
+        content |= _global(bench, arm, networks)
+        if view:
+            content["feature_maps"] = _feature_maps(out, bench, networks, view)
+    if wanted.sanity_cases and view:
+        content["sanity"] = _sanity(bench, arm, networks, view)
         bench.progress.advance(wanted.sanity_cases)
     write_json(out / "explanations.json", content)
 
@@ -64,63 +79,194 @@ def _telling_cases(arm: FittedArm, count: int, bench: Bench) -> list[int]:
     return (wrong + found[0][:half] + found[1][:half])[:count]
 
 
-def _explained(out: Path, bench: Bench, arm: FittedArm, row: int) -> dict[str, Any]:
+def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, row: int, view: str) -> dict[str, Any]:
     table = arm.predictions
     case, fold = str(table.case[row]), int(table.fold[row])
-    network = arm.network(_place(bench, int(table.repeat[row]), fold))
-    rows = bench.rows([case])
-    name = next(iter(arm.inputs))
-    inputs = arm.pictures.batch(rows)
-    (heat,) = grad_cam(network, inputs, view=name, target=bench.target, index=1)
-    film = _film(inputs[name][0])
-    folder = Path("explanations")
-    stem = f"case-{int(rows[0]):05d}"
-    write_atomically(
-        out / folder / f"{stem}-film.png", png_bytes(film[0] if len(film) == 1 else film.transpose(1, 2, 0))
-    )
-    write_atomically(out / folder / f"{stem}-heat.png", png_bytes(overlay(film, heat)))
+    k = _place(bench, int(table.repeat[row]), fold)
+    network, rows = networks.network(k), bench.rows([case])
+    # so that what is added up is the log-odds of the probability beside it
+    calibration = arm.calibrations[k]
     threshold = arm.points[(arm.name, int(table.repeat[row]), fold)].threshold
     probability = float(table.probabilities[row, -1])
     decision = bench.labels.classes[int(probability >= threshold)]
     bench.progress.advance()
-    return {
+    found: dict[str, Any] = {
         "case": case,
         "patient": str(table.patient[row]),
         "label": str(table.label[row]),
         "probability": probability,
+        "threshold": threshold,
         "decision": decision,
         "right": decision == table.label[row],
-        "film": str(folder / f"{stem}-film.png"),
-        "overlay": str(folder / f"{stem}-heat.png"),
     }
+    inputs = networks.inputs[k].batch(rows)
+    if view and networks.inputs[k].has(view)[rows[0]]:
+        (heat,) = _maps(bench, network, inputs, view)
+        film = _film(inputs[view][0])
+        stem = f"case-{int(rows[0]):05d}"
+        found |= {"film": f"explanations/{stem}-film.png", "overlay": f"explanations/{stem}-heat.png"}
+        grey = film[0] if len(film) == 1 else film.transpose(1, 2, 0)
+        write_atomically(out / found["film"], png_bytes(grey))
+        write_atomically(out / found["overlay"], png_bytes(overlay(film, heat)))
+    if len(arm.sections) > 1:
+        shapley = _shapley(bench, networks, network, k, rows)
+        if shapley is not None:
+            shift = (*calibration.intercepts, 0.0, 0.0)[:2]
+            values = shapley.values[0] / calibration.temperature
+            found["modalities"] = dict(zip(shapley.names, values.tolist(), strict=True))
+            found["base"] = shapley.base / calibration.temperature + shift[1] - shift[0]
+    for name in bench.tables:
+        if name in arm.sections and networks.inputs[k].has(name)[rows[0]]:
+            values = _contributions(bench, networks, network, k, name, rows)[0] / calibration.temperature
+            found.setdefault("labs", []).extend(_lab_rows(bench, name, int(rows[0]), values))
+    return found
 
 
-def _feature_maps(out: Path, bench: Bench, arm: FittedArm) -> list[dict[str, str]]:
-    """Draw the maps of one positive case that the first fold's network had not seen."""
-    positives = [c for c in bench.splits[0].test if bench.labels.values[bench.rows([c])[0]] == bench.labels.positive]
-    inputs = arm.pictures.batch(bench.rows(positives[:1]))
+def _shift(calibration: Calibration) -> float:
+    """What a calibration adds to the log-odds of the positive class."""
+    return calibration.intercepts[-1] - calibration.intercepts[0] if calibration.intercepts else 0.0
+
+
+def _maps(bench: Bench, network: Network, inputs: Mapping[str, Tensor], view: str) -> NDArray[np.float32]:
+    step = map_step(network.encoders[view], inputs[view], bench.config.explain.layer)
+    return grad_cam(network, inputs, view=view, target=bench.target, index=1, step=step)
+
+
+def _lab_rows(bench: Bench, name: str, row: int, contributions: FloatArray) -> list[dict[str, Any]]:
+    """What one patient's table holds, against its reference intervals, and what it added to the log-odds."""
+    reading = bench.tables[name]
+    rows = []
+    for column, value, added in zip(reading.columns, reading.values[row], contributions, strict=True):
+        shown = column.levels[int(value)] if column.levels and np.isfinite(value) else finite_or_none(float(value))
+        rows.append(
+            {
+                "column": column.name,
+                "label": column.label or column.name,
+                "unit": column.unit,
+                "value": shown,
+                "observed": bool(np.isfinite(value)),
+                "normal_low": finite_or_none(column.normal_low),
+                "normal_high": finite_or_none(column.normal_high),
+                "contribution": float(added),
+            }
+        )
+    return rows
+
+
+def _contributions(
+    bench: Bench, networks: FoldNetworks, network: Network, k: int, name: str, rows: IntArray
+) -> FloatArray:
+    """(n, columns) what each column of a table added to the log-odds; 0 where screening left a column out."""
+    prepared = networks.tables[k][name]
+    found = integrated_gradients(
+        network,
+        networks.inputs[k].batch(rows),
+        view=name,
+        baseline=torch.from_numpy(prepared.baseline()),
+        target=bench.target,
+        index=1,
+    )
+    values = np.zeros((len(rows), len(prepared.raw_columns)))
+    values[:, list(prepared.kept)] = sum_by_column(found.values, prepared.column_of)
+    return values
+
+
+def _shapley(bench: Bench, networks: FoldNetworks, network: Network, k: int, rows: IntArray) -> ModalityShapley | None:
+    """Shapley values of the inputs against complete training cases of that fold; None where there are none."""
+    inputs = networks.inputs[k]
+    complete = np.all([inputs.has(name) for name in inputs.names], axis=0)
+    train = bench.rows(bench.splits[k].train)
+    train = train[complete[train]]
+    if not len(train):
+        return None
+    drawn = np.random.default_rng(seed_for(bench.config.seed, "background", k)).permutation(train)[:_BACKGROUND]
+    return modality_shapley(network, inputs.batch(rows), inputs.batch(drawn), target=bench.target, index=1)
+
+
+def _global(bench: Bench, arm: FittedArm, networks: FoldNetworks) -> dict[str, Any]:
+    """What moved the predictions of all cases together: shares of the inputs, and importance of table columns."""
+    first = [k for k, split in enumerate(bench.splits) if split.repeat == 0]
+    content: dict[str, Any] = {}
+    shapleys, patients = [], []
+    attributed: dict[str, list[FloatArray]] = {name: [] for name in bench.tables if name in arm.sections}
+    for k in first:
+        network, rows = networks.network(k), arm.folds[k].test
+        temperature = arm.calibrations[k].temperature
+        if len(arm.sections) > 1:
+            found = _shapley(bench, networks, network, k, rows)
+            if found is not None:
+                shapleys.append(found)
+                patients += bench.cohort.patient[rows].tolist()
+        for name, parts in attributed.items():
+            there = rows[networks.inputs[k].has(name)[rows]]
+            if len(there):
+                parts.append(_contributions(bench, networks, network, k, name, there) / temperature)
+    if shapleys:
+        together = ModalityShapley(
+            shapleys[0].names,
+            np.concatenate([s.values for s in shapleys]),
+            float(np.mean([s.base for s in shapleys])),
+            np.concatenate([s.log_odds for s in shapleys]),
+        )
+        shares = together.shares(patients, bench.config.seed)
+        content["modalities"] = {
+            "names": list(together.names),
+            "shares": {name: estimate.to_dict() for name, estimate in shares.items()},
+        }
+    importance = {
+        name: {
+            **global_importance(parts, [c.name for c in bench.tables[name].columns]).to_dict(),
+            "labels": {c.name: c.label or c.name for c in bench.tables[name].columns},
+        }
+        for name, parts in attributed.items()
+        if parts
+    }
+    return content | ({"importance": importance} if importance else {})
+
+
+def _pictured(bench: Bench, networks: FoldNetworks, view: str) -> list[tuple[int, IntArray]]:
+    """Folds of the first repeat, with those of their test cases that have a picture."""
+    found = []
+    for k, split in enumerate(bench.splits):
+        if not split.repeat:
+            rows = bench.rows(split.test)
+            found.append((k, rows[networks.inputs[k].has(view)[rows]]))
+    return found
+
+
+def _feature_maps(out: Path, bench: Bench, networks: FoldNetworks, view: str) -> list[dict[str, str]]:
+    """Draw the maps of one positive case that its network had not seen; none where no positive case has a picture."""
+    positive = bench.labels.values == bench.labels.positive
+    found = [(k, r) for k, rows in _pictured(bench, networks, view) for r in rows.tolist() if positive[r]]
+    if not found:
+        return []
+    k, row = found[0]
+    inputs = networks.inputs[k].batch(np.array([row], np.int64))
     written = []
-    for layer, maps in feature_maps(arm.network(0), inputs, view=next(iter(arm.inputs)), channels=8).items():
+    for layer, maps in feature_maps(networks.network(k), inputs, view=view, channels=8).items():
         file = Path("explanations") / f"maps-{layer.replace(' ', '-')}.png"
         write_atomically(out / file, png_bytes(_tiles(maps)))
         written.append({"layer": layer, "file": str(file)})
     return written
 
 
-def _sanity(bench: Bench, arm: FittedArm, cases: int, mask_column: str) -> dict[str, Any]:
-    """Randomise the first fold's network; play the pointing game with masks, each case with its own fold's network."""
-    name = next(iter(arm.inputs))
-    test = bench.splits[0].test[:cases]
-    inputs = arm.pictures.batch(bench.rows(test))
+def _sanity(bench: Bench, arm: FittedArm, networks: FoldNetworks, view: str) -> dict[str, Any]:
+    """Randomise one fold's network; play the pointing game with masks, each case with its own fold's network."""
+    wanted = bench.config.explain
+    k, rows = max(_pictured(bench, networks, view), key=lambda found: min(len(found[1]), wanted.sanity_cases))
+    rows = rows[: wanted.sanity_cases]
+    inputs = networks.inputs[k].batch(rows)
 
     def maps_of(network: Network) -> NDArray[np.float32]:
-        return grad_cam(network, inputs, view=name, target=bench.target, index=1)
+        return _maps(bench, network, inputs, view)
 
-    patients = bench.cohort.patient[bench.rows(test)].tolist()
+    patients = bench.cohort.patient[rows].tolist()
     content: dict[str, Any] = {
         "randomisation": [
             layer.to_dict()
-            for layer in randomisation(arm.network(0), maps_of, view=name, patients=patients, seed=bench.config.seed)
+            for layer in randomisation(
+                networks.network(k), maps_of, view=view, patients=patients, seed=bench.config.seed
+            )
         ],
         "pointing": None,
         "centre_pointing": None,
@@ -128,26 +274,29 @@ def _sanity(bench: Bench, arm: FittedArm, cases: int, mask_column: str) -> dict[
         "centre_energy": None,
         "energy_gain": None,
     }
-    if mask_column:
-        found = _localised(bench, arm, name, mask_column)
-        content |= found or {}
+    section = arm.sections[view]
+    if wanted.masks and isinstance(section, ImageInput):
+        content |= _localised(bench, networks, view, section, wanted.masks) or {}
     return content
 
 
-def _localised(bench: Bench, arm: FittedArm, name: str, column: str) -> dict[str, Any] | None:
-    section = arm.inputs[name]
+def _localised(
+    bench: Bench, networks: FoldNetworks, view: str, section: ImageInput, column: str
+) -> dict[str, Any] | None:
     masks = bench.cohort.paths(column)
+    having = networks.inputs[0].has(view)
     maps, marked, patients = [], [], []
     for k, split in enumerate(bench.splits):
         if split.repeat:
             break
-        rows = np.array([r for r in bench.rows(split.test) if masks[int(r)] is not None], np.int64)
+        test = bench.rows(split.test)
+        rows = np.array([r for r in test.tolist() if masks[r] is not None and having[r]], np.int64)
         if len(rows) == 0:
             continue
-        network = arm.network(k)
+        network = networks.network(k)
         for start in range(0, len(rows), 32):
-            chunk: IntArray = rows[start : start + 32]
-            maps.append(grad_cam(network, arm.pictures.batch(chunk), view=name, target=bench.target, index=1))
+            inputs = networks.inputs[k].batch(rows[start : start + 32])
+            maps.append(_maps(bench, network, inputs, view))
         for row in rows.tolist():
             path = masks[row]
             assert path is not None

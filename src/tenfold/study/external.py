@@ -6,7 +6,10 @@ It must not know how the bundle came about; nothing is fitted here, and nothing 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ import numpy as np
 
 from tenfold.bundle import Predictor, load
 from tenfold.cohort.audit import audit
+from tenfold.cohort.audit_tables import cells_of
 from tenfold.cohort.eligibility import cohort_summary
 from tenfold.cohort.manifest import Cohort, Labels
-from tenfold.errors import AuditError, CohortError, nearest
+from tenfold.errors import AuditError, CohortError, ImageError, nearest
+from tenfold.modalities.table import COLUMNS_FILE, Column, read_columns, read_table
 from tenfold.report.page import write_report
 from tenfold.study.files import check_out, recorded_versions, shown_command, truth_of, write_json, writing
 from tenfold.study.progress import Progress
@@ -64,7 +69,7 @@ def evaluate_bundle(
     chosen = choose_device(device)
     used_threads = prepare_machine(chosen, threads)
     predictor = load(bundle, device=str(chosen))
-    columns = _input_columns(predictor, cohort)
+    columns = _picture_columns(predictor, cohort)
     column = column or str(predictor.facts.get("target_column", predictor.target))
     progress.start("audit", len(cohort) * len(columns))
     found = audit(
@@ -73,6 +78,8 @@ def evaluate_bundle(
         classes=predictor.classes,
         positive=predictor.positive,
         image_columns=list(columns.values()),
+        tables={name: _described(cohort, table) for name, table in predictor.columns.items()},
+        absent="allow" if len(predictor.inputs) > 1 and predictor.networks[0].fusion.drop else "refuse",
         folds=None,
         unreadable="exclude",
         two_classes="declared",
@@ -82,10 +89,10 @@ def evaluate_bundle(
     )
     found.raise_if_refused()
     assert found.labels is not None
-    _refuse_known(predictor, cohort, [str(h) for h in found.facts["sha256"]])
+    _refuse_known(predictor, cohort, [str(h) for h in found.facts["sha256"]] if len(found.facts) else [])
     kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
     values = found.labels.values[[c not in found.excluded for c in cohort.case.tolist()]]
-    probabilities = _predict(predictor, kept, columns, progress)
+    probabilities = _predict(predictor, kept, progress)
     n, arm = len(kept), str(predictor.facts.get("arm", "proposed"))
     table = PredictionTable(
         case=kept.case,
@@ -158,8 +165,8 @@ def evaluate_bundle(
     return Run(out, {predictor.target: evaluation}, table)
 
 
-def _input_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
-    """Match the bundle's inputs to columns: by name, or the one column of pictures to the one input."""
+def _picture_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
+    """Match the bundle's inputs of pictures to columns: by name, or the one column of pictures to the one input."""
     named = predictor.facts.get("input_columns", {})
     columns = {name: str(named.get(name, name)) for name in predictor.preparations}
     if len(columns) == 1 and len(cohort.image_columns) == 1:
@@ -172,6 +179,38 @@ def _input_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
                 where=cohort.path.name,
             )
     return columns
+
+
+def table_rows(predictor: Predictor, cohort: Cohort) -> dict[str, FloatArray]:
+    """Read the table inputs of a bundle from a cohort, in the units of its own column dictionary where it has one.
+
+    Raises:
+        CohortError: A column is absent, a cell is no number or no known level, or a unit cannot be converted.
+    """
+    units = {name: column.unit for name, column in _dictionary(cohort).items() if column.unit}
+    return {
+        name: read_table(columns, cells_of(cohort), place=cohort.place, units=units).values
+        for name, columns in predictor.columns.items()
+    }
+
+
+def _dictionary(cohort: Cohort) -> dict[str, Column]:
+    """Return a cohort's own column dictionary by column; empty where it has none."""
+    path = cohort.folder / COLUMNS_FILE
+    return {column.name: column for column in read_columns(path)} if path.is_file() else {}
+
+
+def _described(cohort: Cohort, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return columns in the units of the cohort's own dictionary; limits are known in the unit that was given alone."""
+    own = _dictionary(cohort)
+    other = {c.name for c in columns if c.name in own and own[c.name].unit not in ("", c.unit) and not c.formula}
+    found = []
+    for c in columns:
+        if other & {c.name, *(c.parts or ())}:
+            unlimited = replace(c, low=math.nan, high=math.nan, normal_low=math.nan, normal_high=math.nan)
+            c = replace(unlimited, unit=own[c.name].unit if c.name in other else c.unit)
+        found.append(c)
+    return tuple(found)
 
 
 def _refuse_known(predictor: Predictor, cohort: Cohort, hashes: list[str]) -> None:
@@ -188,15 +227,37 @@ def _refuse_known(predictor: Predictor, cohort: Cohort, hashes: list[str]) -> No
         )
 
 
-def _predict(predictor: Predictor, cohort: Cohort, columns: dict[str, str], progress: Progress) -> FloatArray:
-    files = {name: cohort.files(column) for name, column in columns.items()}
+def given_by(predictor: Predictor, cohort: Cohort) -> list[dict[str, Any]]:
+    """Return what each case of a cohort brings for the inputs of a bundle; None where it lacks one.
+
+    Raises:
+        CohortError: A column is absent, or a cell is not what its column says.
+    """
+    paths = {name: cohort.paths(column) for name, column in _picture_columns(predictor, cohort).items()}
+    tables = table_rows(predictor, cohort)
+    return [
+        {
+            **{name: found[i] for name, found in paths.items()},
+            **{name: None if np.isnan(values[i]).all() else values[i] for name, values in tables.items()},
+        }
+        for i in range(len(cohort))
+    ]
+
+
+def _predict(predictor: Predictor, cohort: Cohort, progress: Progress) -> FloatArray:
+    given = given_by(predictor, cohort)
     progress.start("predicting", len(cohort))
     rows = []
     for start in range(0, len(cohort), _BATCH):
-        part = [
-            predictor.prepare({name: paths[i] for name, paths in files.items()})
-            for i in range(start, min(start + _BATCH, len(cohort)))
-        ]
-        rows.append(predictor.predict_arrays({name: np.stack([p[name] for p in part]) for name in files}))
+        part = [_prepared(predictor, cohort, i, given[i]) for i in range(len(given))[start : start + _BATCH]]
+        rows.append(predictor.predict_arrays(predictor.stack(part)))
         progress.advance(len(part))
     return np.concatenate(rows)
+
+
+def _prepared(predictor: Predictor, cohort: Cohort, i: int, given: dict[str, Any]) -> dict[str, Any]:
+    """Prepare one case; a refusal says which."""
+    try:
+        return predictor.prepare(given)
+    except ImageError as error:
+        raise ImageError(error.came, expected=error.expected, do=error.do, where=cohort.place(i)) from error

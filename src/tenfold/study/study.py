@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,20 @@ from typing import Any
 
 import torch
 
-from tenfold.cohort.audit import Audit, audit
+from tenfold.cohort.audit import Audit
+from tenfold.cohort.audit_tables import table_reading
 from tenfold.cohort.eligibility import cohort_summary
-from tenfold.cohort.facts import CACHE_FOLDER, FactsCache, look_at
 from tenfold.cohort.manifest import Cohort, Labels, labels_for
 from tenfold.cohort.split import make_splits, write_splits
-from tenfold.config import InputSection, StudyFile, parse_study, read_study, write_study
-from tenfold.errors import AuditError, CohortError, OutputError, Refusal, StudyError, nearest
+from tenfold.config import ArmSection, StudyFile, parse_study, read_study, write_study
+from tenfold.errors import OutputError, Refusal
+from tenfold.modalities.table import Column
 from tenfold.report.page import write_report
-from tenfold.study.arms import Bench, FittedArm, check_encoders, fit_arm, predict_holdout
+from tenfold.study.arms import FittedArm, predict_holdout
+from tenfold.study.bench import Bench
 from tenfold.study.bundling import write_bundle
 from tenfold.study.explanations import write_explanations
+from tenfold.study.external import evaluate_bundle
 from tenfold.study.files import (
     Clock,
     check_out,
@@ -37,11 +40,32 @@ from tenfold.study.files import (
     write_json,
     writing,
 )
+from tenfold.study.late_arm import fit_late
+from tenfold.study.network_arm import FoldNetworks, Sources, altered_arms, check_encoders, fit_networks
+from tenfold.study.preparing import (
+    audited,
+    complete,
+    external_cohorts,
+    hashes_by_column,
+    image_columns,
+    ineligible,
+    source_cohorts,
+    table_columns,
+)
 from tenfold.study.progress import Progress
-from tenfold.study.results import write_points, write_statistics
+from tenfold.study.readers import write_reader_study
+from tenfold.study.results import (
+    Place,
+    sample_size,
+    write_conformal,
+    write_points,
+    write_statistics,
+    write_subgroups,
+)
 from tenfold.study.run import Run
+from tenfold.study.table_arm import fit_table_model
 from tenfold.training.device import choose_device, prepare_machine
-from tenfold.types import HOLDOUT, PredictionTable
+from tenfold.types import HOLDOUT, OperatingPoint, PredictionTable
 
 
 @dataclass(frozen=True)
@@ -84,9 +108,19 @@ class Study:
             Refusal: The cohort cannot be read, or the study names what is not in it.
         """
         cohort = cohort or self.cohort()
-        config = self._with_inputs(cohort)
+        config = complete(self.config, cohort)
         check_encoders(config)
-        return self._audit(cohort, config, progress or Progress())
+        found = audited(config, cohort, ineligible(config, cohort), progress or Progress())
+        external_cohorts(config, self.folder, cohort, found)
+        return found
+
+    def sample_size(self, found: Audit) -> dict[str, Any] | None:
+        """Return what the cohort can show, before a patient is spent; None where the outcomes cannot be had."""
+        if found.labels is None or len(set(found.labels.values[found.labels.known].tolist())) < 2:
+            return None
+        cohort = self.cohort()
+        config = complete(self.config, cohort)
+        return sample_size(found.labels, table_columns(config, cohort), config.validation.expected_auc)
 
     def run(
         self,
@@ -118,19 +152,21 @@ class Study:
         progress = progress or Progress()
         started, clock = datetime.now(UTC), Clock()
         cohort = cohort or self.cohort()
-        config = self._with_inputs(cohort)
+        config = complete(self.config, cohort)
         check_encoders(config)
         out = self.folder / "run" if out is None else Path(out)
-        study_hash = _study_digest(config, cohort)
+        columns = table_columns(config, cohort)
+        study_hash = _study_digest(config, cohort, columns)
         check_out(out, resume=resume, study_hash=study_hash)
         chosen = choose_device(device)
         used_threads = prepare_machine(chosen, threads)
 
         with clock("audit"):
-            found = self._audit(cohort, config, progress)
+            found = audited(config, cohort, ineligible(config, cohort), progress)
             found.raise_if_refused()
             assert found.labels is not None
-            sources = self._sources(config, found, progress)
+            sources = source_cohorts(config, self.folder, found, progress)
+            external = external_cohorts(config, self.folder, cohort, found)
         kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
         labels = _labels(kept, config)
         holdout, splits = make_splits(
@@ -155,43 +191,40 @@ class Study:
             write_splits(out / "splits.csv", kept, holdout, splits)
             write_json(
                 out / "cohort.json",
-                cohort_summary(cohort, found.labels, excluded=found.excluded, holdout=holdout),
+                cohort_summary(
+                    cohort,
+                    found.labels,
+                    excluded=found.excluded,
+                    holdout=holdout,
+                    variables=[column for described in columns.values() for column in described],
+                ),
             )
+            write_json(out / "sample_size.json", sample_size(labels, columns, config.validation.expected_auc))
             bench = Bench(
                 config=config,
                 folder=self.folder,
                 cohort=kept,
                 labels=labels,
-                hashes=_hashes(found, kept, _columns(config)),
+                hashes=hashes_by_column(found, kept, image_columns(config)),
+                tables={name: table_reading(kept, cs) for name, cs in columns.items()},
                 splits=splits,
                 holdout=holdout,
                 work=out / ".work",
                 device=chosen,
                 progress=progress,
             )
-            fitted: dict[str, FittedArm] = {}
-            records: dict[str, dict[str, Any]] = {}
-            for position, arm in enumerate(config.arms):
+            arms = _Arms(bench, sources)
+            for arm in config.arms:
                 with clock(f"arm {arm.name}"):
-                    try:
-                        fitted[arm.name] = fit_arm(bench, arm, sources)
-                        records[arm.name] = fitted[arm.name].record
-                    except OutputError:
-                        raise
-                    except (Refusal, RuntimeError, ValueError, MemoryError) as error:
-                        # the proposed arm is the study; a comparison may fail alone, and the report says so
-                        if position == 0:
-                            raise
-                        reason = error.came if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
-                        records[arm.name] = {"status": "failed", "reason": reason, "seconds": 0.0}
-                        progress.say(f"arm {arm.name} failed: {reason}")
-            proposed = fitted[config.arms[0].name]
-            points = {place: point for arm in fitted.values() for place, point in arm.points.items()}
+                    arms.fit(arm)
+            proposed, networks = arms.fitted[config.arms[0].name], arms.networks
+            assert networks is not None
+            points = arms.points
             write_points(out / "operating_points.csv", points)
 
             with clock("statistics"):
                 progress.start("statistics", 1)
-                table = PredictionTable.concatenate([arm.predictions for arm in fitted.values()])
+                table = PredictionTable.concatenate(arms.predictions)
                 statistics: dict[str, Any] = {
                     "target": bench.target,
                     "positive": labels.positive,
@@ -202,6 +235,15 @@ class Study:
                     "net_benefit_at": config.validation.net_benefit_at,
                 }
                 evaluation = write_statistics(out, table, **statistics)
+                own = table.select(arm=proposed.name)
+                write_subgroups(
+                    out / "subgroups.json",
+                    own,
+                    kept,
+                    config.validation.subgroups,
+                    **{key: statistics[key] for key in ("positive", "points", "bootstraps", "seed")},
+                )
+                conformal = write_conformal(out / "conformal.json", own, config.validation.conformal_alpha)
                 progress.advance()
 
             opened = []
@@ -209,13 +251,13 @@ class Study:
                 with clock("hold-out"):
                     # every decision is on disk by now: operating_points.csv was written above
                     opened.append({"what": HOLDOUT, "when": _now(), "cases": len(holdout)})
-                    aside = PredictionTable.concatenate([predict_holdout(bench, arm) for arm in fitted.values()])
+                    aside = PredictionTable.concatenate([predict_holdout(bench, a) for a in arms.fitted.values()])
                     write_statistics(out, aside, **statistics, suffix="_holdout")
                     table = PredictionTable.concatenate([table, aside])
             table.write(out / "predictions" / f"{bench.target}.csv")
 
             with clock("explanations"):
-                write_explanations(out, bench, proposed)
+                write_explanations(out, bench, proposed, networks)
             run = {
                 "status": "done",
                 "tenfold": importlib.metadata.version("tenfold"),
@@ -245,105 +287,88 @@ class Study:
                 "proposed": proposed.name,
                 "operating_rule": points[(proposed.name, -1, -1)].rule,
                 "validation": config.validation.model_dump(),
+                "inputs": {name: section.model_dump() for name, section in config.inputs.items()},
                 "simulated": truth_of(cohort),
-                "arms": records,
-                "stages": {name: arm.stages for name, arm in fitted.items()},
+                "arms": arms.records,
+                "stages": {name: arm.stages for name, arm in arms.fitted.items()},
                 "opened": opened,
             }
             with clock("bundle"):
                 # what a run that was killed right here left behind is whole, but not this run's last word
                 shutil.rmtree(out / "bundle", ignore_errors=True)
-                run["hashes"]["bundle"] = write_bundle(out / "bundle", bench, proposed, run, evaluation)
+                run["hashes"]["bundle"] = write_bundle(
+                    out / "bundle", bench, proposed, networks, run, evaluation, conformal
+                )
+            for section in config.external:
+                with clock(f"external {section.name}"):
+                    opened.append({"what": section.name, "when": _now(), "cases": len(external[section.name])})
+                    place = out / "external" / section.name
+                    shutil.rmtree(place, ignore_errors=True)
+                    evaluate_bundle(
+                        out / "bundle",
+                        external[section.name],
+                        out=place,
+                        bootstraps=config.validation.bootstraps,
+                        device=device,
+                        threads=threads,
+                        progress=progress,
+                    )
+                    if section.readers:
+                        write_reader_study(place, self.folder / section.readers)
             run |= {"timings": clock.seconds, "seconds": sum(clock.seconds.values())}
             write_json(out / "run.json", run)
             write_report(out)
             shutil.rmtree(bench.work, ignore_errors=True)
         return Run(out, {bench.target: evaluation}, table)
 
-    def _with_inputs(self, cohort: Cohort) -> StudyFile:
-        """Complete the inputs from the cohort's picture columns, and check that those named exist."""
-        config = self.config
-        if not config.inputs:
-            if not cohort.image_columns:
-                raise StudyError(
-                    "no input is named and no column of the cohort holds pictures",
-                    do='name one under [inputs.<name>] with column = "..."',
-                    where=cohort.path.name,
-                )
-            found = {name: InputSection.model_validate({}) for name in cohort.image_columns}
-            config = config.model_copy(update={"inputs": found})
-        for name, section in config.inputs.items():
-            column = section.column or name
-            if column not in cohort.columns:
-                raise StudyError(
-                    f"input '{name}' reads column '{column}', which {cohort.path.name} does not have",
-                    do=nearest(column, cohort.columns),
-                )
-        for arm in config.arms:
-            for name in arm.inputs:
-                if name not in config.inputs:
-                    raise StudyError(
-                        f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, config.inputs)
-                    )
-        return config
 
-    def _audit(self, cohort: Cohort, config: StudyFile, progress: Progress) -> Audit:
-        progress.start("audit", len(cohort) * len(_columns(config)))
-        return audit(
-            cohort,
-            target_column=config.target.column,
-            classes=config.target.classes or None,
-            positive=config.target.positive or None,
-            image_columns=_columns(config),
-            folds=config.validation.folds,
-            unreadable=config.cohort.unreadable,
-            two_classes=config.cohort.two_classes,
-            duplicates=config.cohort.duplicates,
-            size=max(section.size for section in config.inputs.values()),
-            progress=lambda done, _: progress.reach(done),
-        )
+class _Arms:
+    """The arms of a study as they go through, one after the other."""
 
-    def _sources(
-        self, config: StudyFile, own: Audit, progress: Progress
-    ) -> dict[str, tuple[Cohort, dict[str, list[str]]]]:
-        """Read the cohorts of the source stages; a picture of the study's own patients in one of them is refused."""
-        own_hashes = set(own.facts["sha256"])
-        sources = {}
-        for stage in config.stages:
-            if not stage.cohort:
-                continue
-            cohort = Cohort.read(self.folder / stage.cohort)
-            columns = _columns(config)
-            for name in (*columns, *stage.columns, *filter(None, [stage.column])):
-                if name not in cohort.columns:
-                    raise CohortError(
-                        f"stage '{stage.name}' needs column '{name}'",
-                        do=nearest(name, cohort.columns),
-                        where=stage.cohort,
-                    )
-            progress.start(f"audit of {stage.name}", len(cohort) * len(columns))
-            looks = {}
-            memory = FactsCache(cohort.folder / CACHE_FOLDER, cohort.folder)
-            for column in columns:
-                looks[column] = look_at(cohort.files(column), memory, progress=lambda done, _: progress.reach(done))
-            memory.save()
-            readable = [all(looks[c][i].facts for c in columns) for i in range(len(cohort))]
-            if not all(readable):
-                progress.say(f"stage {stage.name}: {readable.count(False)} unreadable pictures are left out")
-            hashes = {
-                c: [look.facts.sha256 for look, good in zip(looks[c], readable, strict=True) if good and look.facts]
-                for c in columns
-            }
-            cohort = cohort.select([c for c, good in zip(cohort.case.tolist(), readable, strict=True) if good])
-            shared = [h for values in hashes.values() for h in values if h in own_hashes]
-            if shared:
-                raise AuditError(
-                    f"{len(shared)} pictures of stage '{stage.name}' are also pictures of the study's own patients",
-                    expected="a source cohort that shares no patient with the patients to be tested on",
-                    do=f"take them out of {stage.cohort}",
-                )
-            sources[stage.name] = (cohort, hashes)
-        return sources
+    def __init__(self, bench: Bench, sources: Sources) -> None:
+        self._bench, self._sources = bench, sources
+        self.networks: FoldNetworks | None = None
+        self.fitted: dict[str, FittedArm] = {}
+        self.predictions: list[PredictionTable] = []
+        self.points: dict[Place, OperatingPoint] = {}
+        self.records: dict[str, dict[str, Any]] = {}
+
+    def fit(self, arm: ArmSection) -> None:
+        """Fit one arm; the first one is the study, a comparison may fail alone, and the report says so."""
+        proposed = arm is self._bench.config.arms[0]
+        try:
+            fitted = self._fit(arm, proposed)
+        except OutputError:
+            raise
+        except (Refusal, RuntimeError, ValueError, MemoryError) as error:
+            if proposed:
+                raise
+            reason = error.came if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
+            self.records[arm.name] = {"status": "failed", "reason": reason, "seconds": 0.0}
+            self._bench.progress.say(f"arm {arm.name} failed: {reason}")
+            return
+        self.fitted[arm.name] = fitted
+        self.predictions.append(fitted.predictions)
+        self.points |= fitted.points
+        self.records[arm.name] = fitted.record
+        if proposed and self.networks is not None:
+            for name, (predictions, points) in altered_arms(self._bench, fitted, self.networks).items():
+                self.predictions.append(predictions)
+                self.points |= points
+                self.records[name] = {**fitted.record, "kind": "altered", "seconds": 0.0}
+
+    def _fit(self, arm: ArmSection, proposed: bool) -> FittedArm:
+        if arm.model:
+            return fit_table_model(self._bench, arm)
+        if arm.combine:
+            lacking = [name for name in arm.combine if name not in self.fitted]
+            if lacking:
+                raise Refusal(f"it combines '{lacking[0]}', which failed")
+            return fit_late(self._bench, arm, self.fitted)
+        fitted, networks = fit_networks(self._bench, arm, self._sources, alter=proposed)
+        if proposed:
+            self.networks = networks
+        return fitted
 
 
 def _labels(cohort: Cohort, config: StudyFile) -> Labels:
@@ -355,18 +380,8 @@ def _labels(cohort: Cohort, config: StudyFile) -> Labels:
     )
 
 
-def _hashes(found: Audit, cohort: Cohort, columns: Sequence[str]) -> dict[str, list[str]]:
-    """SHA-256 of every case's picture, by column, in the order of the cohort."""
-    known = {(row.column, row.case): str(row.sha256) for row in found.facts.itertuples()}
-    return {column: [known[(column, case)] for case in cohort.case.tolist()] for column in columns}
-
-
-def _columns(config: StudyFile) -> list[str]:
-    return [section.column or name for name, section in config.inputs.items()]
-
-
-def _study_digest(config: StudyFile, cohort: Cohort) -> str:
-    return digest([config.model_dump_json(), cohort.table.to_csv(index=False)])
+def _study_digest(config: StudyFile, cohort: Cohort, columns: Mapping[str, tuple[Column, ...]]) -> str:
+    return digest([config.model_dump_json(), cohort.table.to_csv(index=False), repr(columns)])
 
 
 def _now() -> str:

@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from tenfold.network.network import Network
+from tenfold.training.device import seed_for
 from tenfold.training.loop import predict_scores
-from tenfold.training.sources import Pictures
+from tenfold.training.sources import Altered, Inputs, Source
 from tenfold.training.stages import Material, Stage, run_stages, source_for
 from tenfold.types import FloatArray, IntArray, write_atomically
 
@@ -31,12 +33,14 @@ class FoldResult:
     Attributes:
         inner_scores: (m, classes) logits of the inner part, the mean over test-time views.
         test_scores: (n, classes) the same of the cases that were kept from it.
+        altered: Name of an alteration -> (n, classes) scores of the test cases under it.
         fits: One summary a stage: name, best_epoch, history.
         weights: File with the network's state.
     """
 
     inner_scores: FloatArray
     test_scores: FloatArray
+    altered: Mapping[str, FloatArray]
     fits: tuple[Mapping[str, Any], ...]
     weights: Path
 
@@ -51,11 +55,12 @@ def run_fold(
     stages: Sequence[tuple[Stage, Material]],
     *,
     test: IntArray,
-    pictures: Pictures,
+    inputs: Inputs,
     views: int,
     seed: int,
     cache: Path,
     autocast: torch.dtype = torch.float32,
+    alter: Sequence[str] = (),
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> FoldResult:
     """Run one fold, or read it back if it is already there.
@@ -65,11 +70,12 @@ def run_fold(
         build: Makes the network as the source stages left it.
         stages: The stages on the study's own patients, with this fold's training and inner part.
         test: Rows to predict. Their labels are nowhere among the arguments.
-        pictures: Of all cases.
+        inputs: Of all cases, tables prepared on this fold's training part.
         views: Test-time views.
         seed: Of this fold.
         cache: For outputs of frozen layers.
         autocast: torch.float32 or torch.bfloat16.
+        alter: Inputs that the test cases are also predicted without, and with another test case's in its place.
         progress: As for `run_stages`.
 
     Returns:
@@ -83,12 +89,20 @@ def run_fold(
             progress=progress,
         )  # fmt: skip
         target = stages[-1][0].target
-        source = source_for(network, pictures, cache, stages[-1][0].variants, autocast)
+        source = source_for(network, inputs, cache, stages[-1][0].variants, autocast)
 
-        tensors = {
-            part: predict_scores(network, source, rows, target, views=views, autocast=autocast)
-            for part, rows in (("inner", stages[-1][1].inner), ("test", test))
-        }
+        def scores(of: Source, rows: IntArray) -> FloatArray:
+            return predict_scores(network, of, rows, target, views=views, autocast=autocast)
+
+        tensors = {"inner": scores(source, stages[-1][1].inner), "test": scores(source, test)}
+        for name in alter:
+            permuted, without = altered_rows(inputs, name, test)
+            swapped = np.arange(inputs.cases)
+            swapped[permuted] = np.random.default_rng(seed_for(seed, "permuted", name)).permutation(permuted)
+            tensors |= {
+                f"{name} permuted": scores(Altered(source, name, swapped), permuted),
+                f"without {name}": scores(Altered(source, name, None), without),
+            }
         state = {name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()}
         write_atomically(folder / "weights.safetensors", save(state))
         write_atomically(
@@ -102,6 +116,14 @@ def run_fold(
     return FoldResult(
         inner_scores=stored["inner"].numpy(),
         test_scores=stored["test"].numpy(),
+        # a file of tensors is read back in any order
+        altered={n: stored[n].numpy() for n in sorted(stored) if n not in ("inner", "test")},
         fits=tuple(json.loads(done.read_text("utf-8"))),
         weights=folder / "weights.safetensors",
     )
+
+
+def altered_rows(inputs: Inputs, name: str, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the cases whose input can be permuted, and those who can do without it, among some cases."""
+    others = [other for other in inputs.names if other != name]
+    return rows[inputs.has(name)[rows]], rows[inputs.has_any(others)[rows]]

@@ -168,6 +168,8 @@ def predict_scores(
     autocast: torch.dtype = torch.float32,
 ) -> FloatArray:
     """Return what calibration takes of some cases, float64 (n, classes): the mean over their test-time views."""
+    if not len(rows):
+        return np.empty((0, len(network.head_specs[target].classes)))
     return np.mean(
         [
             network.to_scores(target, _logits(network, source, rows, target, view_index=k, autocast=autocast))
@@ -229,20 +231,28 @@ def best_epoch(history: Sequence[Mapping[str, float]], monitor: str) -> int:
 
 def _hold_norms(network: Network) -> None:
     """Let norm layers use the statistics they came with: a few hundred films estimate worse ones."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for encoder in network.encoders.values():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not encoder.always_learns:
+                module.eval()
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = []
+    # an encoder that always learns starts from nothing, as the head does, and learns at its rate
+    transferred = {
+        f"encoder_list.{i}.{name}"
+        for i, encoder in enumerate(network.encoders.values())
+        if not encoder.always_learns
+        for name, _ in encoder.named_parameters()
+    }
     for of_encoder, rate in ((True, recipe.encoder_rate), (False, recipe.rate)):
         for decays in (True, False):
             # biases and norm layers are not shrunk: they hold scales, not evidence
             chosen = [
                 p
                 for name, p in network.named_parameters()
-                if p.requires_grad and name.startswith("encoder_list.") == of_encoder and (p.ndim > 1) == decays
+                if p.requires_grad and (name in transferred) == of_encoder and (p.ndim > 1) == decays
             ]
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay if decays else 0.0})

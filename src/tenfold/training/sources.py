@@ -1,4 +1,4 @@
-"""Where batches come from: pictures, or the outputs of layers that no longer change.
+"""Where batches come from: pictures and tables, or the outputs of layers that no longer change.
 
 It must not know labels. A part of the patients is handed to the loop as a `Part`, which reaches its own rows alone.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,14 +64,17 @@ class Part:
         return self.source.batch(self.rows[picks], epoch=epoch)
 
 
-class Pictures:
-    """Batches of pictures from the store, augmented on the tensor.
+class Inputs:
+    """Batches of pictures from the store, augmented on the tensor, and of rows of tables.
+
+    A case that lacks an input has a row of NaN in its tensor: the network's word for absent.
 
     Args:
-        stores: For each input, its store and the store's row of every case.
-        augmentation: Random changes in training.
+        stores: For each input of pictures, its store and the store's row of every case, -1 where it has none.
+        augmentation: Random changes of pictures in training.
         seed: Of the augmentation.
         device: Where the tensors go.
+        tables: For each input of a table, float32 (cases, 2, features): value and observed, as prepared.
     """
 
     def __init__(
@@ -80,22 +83,54 @@ class Pictures:
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
+        tables: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self.stores, self.augmentation, self.seed, self.device = stores, augmentation, seed, device
-        self.start: Mapping[str, int] = dict.fromkeys(stores, 0)
-        self.cases = len(next(iter(stores.values()))[1])
+        self.tables = dict(tables or {})
+        self.names = (*stores, *self.tables)
+        self.start: Mapping[str, int] = dict.fromkeys(self.names, 0)
+        lengths = [len(places) for _, places in stores.values()] + [len(t) for t in self.tables.values()]
+        self.cases = lengths[0]
         self._epoch: int | None = None
         self._draws: FloatArray = np.empty((0, 0))
 
-    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
-        """Return float32 (n, channels, side, side) in [0, 1] for each input."""
-        return {name: self.pictures(name, rows, epoch, view_index) for name in self.stores}
+    def with_tables(self, tables: Mapping[str, NDArray[np.float32]]) -> Inputs:
+        """Return the same pictures beside tables that were prepared for one fold."""
+        return Inputs(self.stores, self.augmentation, self.seed, self.device, tables)
 
-    def pictures(self, name: str, rows: IntArray, epoch: int | None, view_index: int = 0) -> Tensor:
-        """Return the pictures of one input."""
+    def has(self, name: str) -> NDArray[np.bool_]:
+        """(cases,) whether each case has an input."""
+        if name in self.tables:
+            return np.asarray(~np.isnan(self.tables[name][:, 0, 0]))
+        return np.asarray(self.stores[name][1] >= 0)
+
+    def has_any(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """(cases,) whether each case has at least one of some inputs."""
+        return np.any([self.has(name) for name in names], axis=0)
+
+    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
+        """Return float32 tensors: pictures (n, channels, side, side) in [0, 1], tables (n, 2, features)."""
+        return {name: self.tensor(name, rows, epoch, view_index) for name in self.names}
+
+    def tensor(self, name: str, rows: IntArray, epoch: int | None = None, view_index: int = 0) -> Tensor:
+        """Return the tensor of one input."""
+        if name in self.tables:
+            return torch.from_numpy(self.tables[name][rows]).to(self.device)
+        places = self.stores[name][1][rows]
+        if (places >= 0).all():
+            return self._pictures(name, rows, epoch, view_index)
+        there = torch.from_numpy(places >= 0).to(self.device)
+        present = self._pictures(name, rows[places >= 0], epoch, view_index)
+        pictures = torch.full((len(rows), *present.shape[1:]), torch.nan, device=self.device)
+        pictures[there] = present
+        return pictures.contiguous(memory_format=torch.channels_last)
+
+    def _pictures(self, name: str, rows: IntArray, epoch: int | None, view_index: int) -> Tensor:
         store, places = self.stores[name]
         raw = torch.from_numpy(store.take(places[rows])).to(self.device)
         pictures = raw.to(torch.float32).div_(255.0)
+        if not len(rows):
+            return pictures
         if epoch is None:
             pictures = view(pictures, view_index)
         else:
@@ -109,6 +144,30 @@ class Pictures:
         return pictures.contiguous(memory_format=torch.channels_last)
 
 
+class Altered:
+    """A source with one input taken away, or given to the wrong cases: what the others are worth without it.
+
+    Args:
+        source: Gives the tensors.
+        name: The input.
+        swapped: (cases,) whose tensor each case gets instead of its own; None takes the input away.
+    """
+
+    def __init__(self, source: Source, name: str, swapped: IntArray | None) -> None:
+        self._source, self._name, self._swapped = source, name, swapped
+        self.start = source.start
+
+    def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
+        """Return the tensors of some cases, that one input altered."""
+        tensors = self._source.batch(rows, epoch=epoch, view_index=view_index)
+        if self._swapped is None:
+            del tensors[self._name]
+        else:
+            others = self._source.batch(self._swapped[rows], epoch=epoch, view_index=view_index)
+            tensors[self._name] = others[self._name]
+        return tensors
+
+
 class FrozenOutputs:
     """Outputs of an encoder's frozen steps, computed once a picture and variant and shared by whoever comes next.
 
@@ -117,19 +176,19 @@ class FrozenOutputs:
 
     Args:
         network: Its thawed state decides which steps are frozen.
-        pictures: Where pictures come from.
+        inputs: Where pictures and tables come from.
         folder: Where outputs are kept.
         variants: How many variants of a picture training draws from; the first is the picture itself.
         autocast: Precision of the frozen steps.
     """
 
-    def __init__(
-        self, network: Network, pictures: Pictures, folder: Path, *, variants: int, autocast: torch.dtype
-    ) -> None:
-        self._network, self._pictures, self._variants, self._autocast = network, pictures, variants, autocast
-        self.start: Mapping[str, int] = {name: network.frozen(name) for name in pictures.stores}
+    def __init__(self, network: Network, inputs: Inputs, folder: Path, *, variants: int, autocast: torch.dtype) -> None:
+        self._network, self._inputs, self._variants, self._autocast = network, inputs, variants, autocast
+        self.start: Mapping[str, int] = {
+            name: network.frozen(name) if name in inputs.stores else 0 for name in inputs.names
+        }
         self._folders = {
-            name: folder / _digest(network, name, step, pictures, autocast) for name, step in self.start.items() if step
+            name: folder / _digest(network, name, step, inputs, autocast) for name, step in self.start.items() if step
         }
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -144,7 +203,7 @@ class FrozenOutputs:
         return {
             name: self._outputs(name, rows, kind, variant)
             if step
-            else self._pictures.pictures(name, rows, epoch, view_index)
+            else self._inputs.tensor(name, rows, epoch, view_index)
             for name, step in self.start.items()
         }
 
@@ -164,7 +223,7 @@ class FrozenOutputs:
                 out = np.empty((len(rows), *taken.shape[1:]), np.float16)
             out[places] = taken
         assert out is not None
-        tensor = torch.from_numpy(out).to(self._pictures.device).to(torch.float32)
+        tensor = torch.from_numpy(out).to(self._inputs.device).to(torch.float32)
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
     def _take(self, name: str, rows: IntArray, kind: str, variant: int) -> NDArray[np.float16]:
@@ -183,7 +242,7 @@ class FrozenOutputs:
     def _chunk(self, folder: Path, name: str, chunk: int, kind: str, variant: int) -> NDArray[np.float16]:
         path = folder / f"{chunk:06d}.npy"
         if not path.is_file():
-            rows = np.arange(chunk * _CHUNK, min((chunk + 1) * _CHUNK, self._pictures.cases))
+            rows = np.arange(chunk * _CHUNK, min((chunk + 1) * _CHUNK, self._inputs.cases))
             block = self._compute(name, rows, kind, variant)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -202,22 +261,31 @@ class FrozenOutputs:
 
     def _compute(self, name: str, rows: IntArray, kind: str, variant: int) -> NDArray[np.float16]:
         epoch, view_index = (variant, 0) if kind == "augmented" else (None, variant)
-        pictures = self._pictures.pictures(name, rows, epoch, view_index)
+        there = self._inputs.stores[name][1][rows] >= 0
+        # a chunk in which nobody has a picture still needs a shape: somebody else's, of whom nothing is kept
+        asked = rows[there] if there.any() else np.flatnonzero(self._inputs.stores[name][1] >= 0)[:1]
+        pictures = self._inputs.tensor(name, asked, epoch, view_index)
         encoder = self._network.encoders[name]
         training = encoder.training
         encoder.eval()
-        device = self._pictures.device.type
+        device = self._inputs.device.type
         with torch.inference_mode(), torch.autocast(device, self._autocast, self._autocast != torch.float32):
             outputs = encoder(pictures, 0, self.start[name])
         encoder.train(training)
         limit = float(np.finfo(np.float16).max)
-        return outputs.float().clamp(-limit, limit).contiguous().cpu().numpy().astype(np.float16)
+        computed = outputs.float().clamp(-limit, limit).contiguous().cpu().numpy().astype(np.float16)
+        if there.all():
+            return computed
+        block = np.full((len(rows), *computed.shape[1:]), np.nan, np.float16)
+        if there.any():
+            block[there] = computed
+        return block
 
 
-def _digest(network: Network, name: str, step: int, pictures: Pictures, autocast: torch.dtype) -> str:
+def _digest(network: Network, name: str, step: int, inputs: Inputs, autocast: torch.dtype) -> str:
     """Name the frozen outputs by everything that decides them: weights, pictures, augmentation, precision."""
-    digest = hashlib.sha256(f"{name}|{step}|{pictures.augmentation}|{pictures.seed}|{autocast}".encode())
-    store, rows = pictures.stores[name]
+    digest = hashlib.sha256(f"{name}|{step}|{inputs.augmentation}|{inputs.seed}|{autocast}".encode())
+    store, rows = inputs.stores[name]
     digest.update(str(store.folder).encode() + rows.tobytes())
     encoder = network.encoders[name]
     # the spec tells networks apart whose weights agree: dilation, mean and deviation are in no tensor

@@ -15,23 +15,23 @@ from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 from tenfold.training.device import seed_for
 from tenfold.training.loop import Fit, Recipe, fit
-from tenfold.training.sources import FrozenOutputs, Part, Pictures, Source
+from tenfold.training.sources import FrozenOutputs, Inputs, Part, Source
 from tenfold.types import IntArray
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a stage learns from: the pictures of one cohort and the part of it that may be fitted on.
+    """What a stage learns from: the inputs of one cohort and the part of it that may be fitted on.
 
     Attributes:
-        pictures: Of all cases of that cohort.
+        inputs: Of all cases of that cohort.
         train: (n,) rows fitted on.
         train_labels: float32 tensor, (n,) or (n, columns).
         inner: (m,) rows decided on.
         inner_labels: Likewise.
     """
 
-    pictures: Pictures
+    inputs: Inputs
     train: IntArray
     train_labels: torch.Tensor
     inner: IntArray
@@ -57,11 +57,11 @@ class Stage:
     variants: int = 4
 
 
-def source_for(network: Network, pictures: Pictures, folder: Path, variants: int, autocast: torch.dtype) -> Source:
-    """Return pictures as they are, or the kept outputs of whatever part of the network no longer learns."""
-    if any(network.frozen(name) for name in pictures.stores):
-        return FrozenOutputs(network, pictures, folder, variants=variants, autocast=autocast)
-    return pictures
+def source_for(network: Network, inputs: Inputs, folder: Path, variants: int, autocast: torch.dtype) -> Source:
+    """Return inputs as they are, or the kept outputs of whatever part of the network no longer learns."""
+    if any(network.frozen(name) for name in inputs.stores):
+        return FrozenOutputs(network, inputs, folder, variants=variants, autocast=autocast)
+    return inputs
 
 
 def run_stages(
@@ -100,7 +100,7 @@ def run_stages(
             network.replace_heads({stage.target: stage.head})
             network.to(device)
         network.thaw(stage.recipe.thaw)
-        source = source_for(network, material.pictures, cache, stage.variants, autocast)
+        source = source_for(network, material.inputs, cache, stage.variants, autocast)
         fits.append(
             fit(
                 network,

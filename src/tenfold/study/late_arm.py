@@ -1,0 +1,89 @@
+"""An arm that joins other arms' answers: late fusion by stacking (Wolpert 1992).
+
+It must not know what kind of arms it joins. Its weights are fitted on inner parts, which no component was fitted on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from tenfold.config import ArmSection
+from tenfold.study.arms import FittedArm, FoldScores, answered, finished
+from tenfold.study.bench import Bench
+from tenfold.types import FloatArray, IntArray
+
+
+def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> FittedArm:
+    """Fit a regression on the log-odds of other arms, in every fold.
+
+    A case that lacks a component's input gets the mean of the calibrated log-odds of those that can answer.
+
+    Args:
+        bench: What all arms share.
+        arm: Which arms it combines.
+        fitted: The arms that went through.
+
+    Raises:
+        KeyError: A component did not go through.
+    """
+    started = time.monotonic()
+    parts = [fitted[name] for name in arm.combine]
+    answers = np.any([part.answers for part in parts], axis=0)
+    labels = bench.label_index
+    stacks: list[LogisticRegression] = []
+    folds = []
+    for k, split in enumerate(bench.splits):
+        inner, test = (answered(bench.rows(p), answers) for p in (split.inner, split.test))
+        inner_odds = _log_odds(
+            parts, k, inner, [p.folds[k].inner for p in parts], [p.folds[k].inner_scores for p in parts]
+        )
+        test_odds = _log_odds(parts, k, test, [p.folds[k].test for p in parts], [p.folds[k].test_scores for p in parts])
+        whole = ~np.isnan(inner_odds).any(axis=1)
+        stacks.append(LogisticRegression().fit(inner_odds[whole], labels[inner[whole]]))
+        folds.append(FoldScores(inner, _stacked(stacks[k], inner_odds), test, _stacked(stacks[k], test_odds)))
+
+    def score(fold: int, rows: IntArray) -> FloatArray:
+        kept = [answered(rows, part.answers) for part in parts]
+        given = [part.score(fold, own) for part, own in zip(parts, kept, strict=True)]
+        return _stacked(stacks[fold], _log_odds(parts, fold, rows, kept, given))
+
+    record = {
+        "kind": "late",
+        "encoder": "stacking",
+        "network": " + ".join(arm.combine),
+        "weights": "none",
+        "size": "",
+        "parameters": len(parts) + 1,
+        "stages": [],
+        "precision": "float64",
+        "chosen": [{"weights": s.coef_[0].tolist(), "intercept": float(s.intercept_[0])} for s in stacks],
+        "seconds": time.monotonic() - started,
+        "flaws": list(arm.flaws),
+    }
+    sections = {name: section for part in parts for name, section in part.sections.items()}
+    return finished(bench, arm.name, sections, answers, folds, score, record, [])
+
+
+def _log_odds(
+    parts: Sequence[FittedArm], fold: int, rows: IntArray, own: Sequence[IntArray], scores: Sequence[FloatArray]
+) -> FloatArray:
+    """(n, components) calibrated log-odds of the positive class; NaN where a component has no answer."""
+    found = np.full((len(rows), len(parts)), np.nan)
+    place = {int(row): i for i, row in enumerate(rows)}
+    for j, (part, mine, values) in enumerate(zip(parts, own, scores, strict=True)):
+        p = np.clip(part.calibrations[fold].apply(values)[:, -1], 1e-6, 1 - 1e-6)
+        found[[place[int(row)] for row in mine], j] = np.log(p / (1 - p))
+    return found
+
+
+def _stacked(stack: LogisticRegression, log_odds: FloatArray) -> FloatArray:
+    """(n, 2) scores for calibration."""
+    whole = ~np.isnan(log_odds).any(axis=1)
+    joined = np.nanmean(log_odds, axis=1)
+    if whole.any():
+        joined[whole] = stack.decision_function(log_odds[whole])
+    return np.stack([np.zeros(len(joined)), joined], axis=1)

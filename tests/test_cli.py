@@ -223,7 +223,7 @@ def test_import_makes_a_cohort_and_a_study_that_check_takes(tmp_path: Path) -> N
     assert Path(done.json["study"]).is_file()
     assert any("8 films" in text for text in done.json["note"])
     found = call("check", tmp_path / "films", "--set", "validation.folds=2", "--json")
-    assert not [f for f in found.json if f["severity"] == "refusal"]
+    assert not [f for f in found.json["findings"] if f["severity"] == "refusal"]
 
 
 def test_import_folders_takes_a_pattern(tmp_path: Path) -> None:
@@ -262,7 +262,8 @@ def test_check_as_json_and_in_silence(films: Path, tmp_path: Path) -> None:
     place = tmp_path / "elsewhere" / "findings.csv"
     done = call("check", films, "--json", "--findings", place)
     assert done.code == 0
-    assert all(set(f) == {"severity", "check", "message"} for f in done.json)
+    assert all(set(f) == {"severity", "check", "message"} for f in done.json["findings"])
+    assert done.json["sample_size"]["patients"] == {"positives": 8, "negatives": 8}
     assert place.is_file()
     assert not (films / "findings.csv").exists()
     silent = call("check", films / "study.toml", "--quiet")

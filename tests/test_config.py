@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tenfold.config import (
     write_study,
 )
 from tenfold.errors import StudyError
+from tenfold.training.classical import MODELS
 
 
 def test_a_target_is_enough() -> None:
@@ -55,6 +57,35 @@ def test_an_arm_replaces_single_keys_of_an_input() -> None:
     assert (changed.size, changed.network) == (96, "vgg16")
 
 
+TWO = {"film": {}, "labs": {"kind": "table", "columns": ["crp"]}}
+
+
+def _arms(*arms: dict[str, object], **more: object) -> dict[str, object]:
+    return {"target": "y", "inputs": TWO, "arms": [{"name": "a"}, *arms], **more}
+
+
+def test_an_arm_sees_all_inputs_unless_it_says_which_and_a_model_the_table() -> None:
+    study = parse_study(_arms({"name": "b", "only": ["film"]}, {"name": "c", "model": "svm"}))
+    assert [list(study.inputs_of(arm)) for arm in study.arms] == [["film", "labs"], ["film"], ["labs"]]
+    assert study.inputs["labs"].encoder == "table_mlp"
+    assert study.inputs["film"].kind == "image"
+
+
+def test_an_arm_may_join_its_inputs_otherwise() -> None:
+    study = parse_study(_arms({"name": "b", "network": {"fusion": "gated"}}, network={"modality_dropout": 0.5}))
+    joined = [study.network_of(arm) for arm in study.arms]
+    assert [network.fusion for network in joined] == ["concat", "gated"]
+    assert [network.modality_dropout for network in joined] == [0.5, 0.5]
+
+
+def test_subgroups_and_rules_have_a_short_form() -> None:
+    rules = [{"name": "too old", "column": "age", "high": 28}, {"name": "again", "first_by": "date"}]
+    cut = {"column": "age", "cuts": [7, 14]}
+    study = parse_study({"target": "y", "eligibility": rules, "validation": {"subgroups": ["sex", cut]}})
+    assert [(g.column, g.cuts) for g in study.validation.subgroups] == [("sex", ()), ("age", (7.0, 14.0))]
+    assert (study.eligibility[0].high, study.eligibility[0].low, study.eligibility[1].first_by) == (28, None, "date")
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -75,6 +106,26 @@ def test_an_arm_replaces_single_keys_of_an_input() -> None:
             {"target": "y", "inputs": {"film": {}}, "arms": [{"name": "a", "inputs": {"fil": {}}}]},
             "did you mean 'film'",
         ),
+        ({"target": "y", "inputs": {"labs": {"kind": "tabel"}}}, "did you mean 'table'"),
+        ({"target": "y", "inputs": {"labs": {"kind": "table", "size": 3}}}, "unknown key 'size'"),
+        ({"target": "y", "inputs": {"film": {"screen": 3}}}, "unknown key 'screen'"),
+        (_arms({"name": "b", "only": ["lab"]}), "did you mean 'labs'"),
+        (_arms({"name": "b", "inputs": {"labs": {"kind": "image"}}}), "makes input 'labs' a image"),
+        (_arms({"name": "b", "model": "svm", "combine": ["a"]}), "both a model and arms"),
+        (_arms({"name": "b", "model": "svm", "only": ["film"]}), "one table but sees film"),
+        (_arms({"name": "b", "model": "svm", "only": ["film", "labs"]}), "one table but sees film, labs"),
+        (_arms({"name": "b", "model": "svm"}, inputs={**TWO, "more": {"kind": "table"}}), "sees labs, more"),
+        ({"target": "y", "arms": [{"name": "a"}, {"name": "b", "model": "svm"}]}, "one table but sees none"),
+        (_arms({"name": "b", "combine": ["a"]}), "combines one arm"),
+        (_arms({"name": "b", "combine": ["a", "c"]}, {"name": "c"}), "no arm above it"),
+        (_arms({"name": "b", "combine": ["a", "b"]}), "no arm above it"),
+        (_arms({"name": "b", "network": {"fusion": "gate"}}), "network.fusion|fusion"),
+        (_arms({"name": "b", "network": {"fusoin": "gated"}}), "did you mean 'fusion'"),
+        ({"target": "y", "inputs": TWO, "arms": [{"name": "a", "model": "svm"}]}, "no network"),
+        ({"target": "y", "network": {"modality_dropout": 1.0}}, "modality_dropout"),
+        ({"target": "y", "eligibility": [{"name": "a", "colunm": "x"}]}, "did you mean 'column'"),
+        ({"target": "y", "external": [{"name": "a/b", "cohort": "x.csv"}]}, "external.0.name"),
+        ({"target": "y", "validation": {"conformal_alpha": 0.6}}, "conformal_alpha"),
     ],
 )
 def test_refusals_name_what_came_and_what_is_near(document: dict[str, object], words: str) -> None:
@@ -99,9 +150,13 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, content: bytes | None) -> No
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    study = parse_study({"target": "y", "preset": "paper", "system": "pneumonia"})
-    write_study(study, tmp_path / "study.toml")
-    assert read_study(tmp_path / "study.toml") == study
+    for document in (
+        {"target": "y", "preset": "paper", "system": "pneumonia"},
+        {**tomllib.loads(builtin_study_text("nec_simulated.toml"))},
+    ):
+        study = parse_study(document)
+        write_study(study, tmp_path / "study.toml")
+        assert read_study(tmp_path / "study.toml") == study
 
 
 @pytest.mark.parametrize("preset", [p for p in PRESETS if p != "paper"])
@@ -109,11 +164,12 @@ def test_every_preset_is_a_valid_study(preset: str) -> None:
     assert parse_study({"target": "y", "preset": preset}).preset == preset
 
 
-def test_the_simulated_study_is_valid() -> None:
-    import tomllib
-
+def test_the_simulated_studies_are_valid() -> None:
     study = parse_study(tomllib.loads(builtin_study_text("pneumonia_simulated.toml")))
     assert [s.name for s in study.stages] == ["adults", "children"]
+    fused = parse_study(tomllib.loads(builtin_study_text("nec_simulated.toml")))
+    assert {name: section.kind for name, section in fused.inputs.items()} == {"film": "image", "labs": "table"}
+    assert {arm.model for arm in fused.arms if arm.model} <= set(MODELS)
 
 
 def test_the_schema_in_the_docs_is_the_codes() -> None:

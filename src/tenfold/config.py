@@ -162,7 +162,7 @@ class NetworkSection(_Section):
     section: ClassVar[str] = "network"
     fusion: Literal["concat", "gated"] = Field("concat", description="How the inputs' embeddings are joined.")
     modality_dropout: Fraction = Field(
-        0.15, description="How often training takes an input away, so that a patient who lacks it gets an answer."
+        0.3, description="How often training takes an input away, so that a patient who lacks it gets an answer."
     )
     head: Literal["softmax", "two_sigmoid"] = Field(
         "softmax", description="'two_sigmoid' is the literal reading of Liang & Zheng, kept for comparison."

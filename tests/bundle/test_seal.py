@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tenfold.bundle import load
+from tenfold.bundle import Member, load
 from tenfold.bundle.seal import digest, sha256
 from tenfold.errors import BundleError
 
-from .conftest import networks, saved
+from .conftest import CALIBRATIONS, networks, saved
 
 
 def forge(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -66,9 +66,42 @@ def test_a_foreign_folder(tmp_path: Path, content: str | None) -> None:
 
 
 def test_a_newer_format_is_named_before_anything_else(bundle: Path) -> None:
-    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 2}))
-    with pytest.raises(BundleError, match="format 2"):
+    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 3}))
+    with pytest.raises(BundleError, match="format 3"):
         load(bundle)
+
+
+def test_a_bundle_of_the_first_format_answers_as_it_did(bundle: Path, film: Callable[[int], Path]) -> None:
+    expected = load(bundle).predict(film(0))[0]
+
+    def as_it_was(facts: dict[str, Any]) -> None:
+        facts["version"] = 1
+        del facts["conformal"], facts["network"]["modality_dropout"]
+
+    forge(bundle, as_it_was)
+    facts = json.loads((bundle / "bundle.json").read_text())
+    assert set(facts["members"][0]) == {"name", "file", "calibration"}
+    predictor = load(bundle)
+    assert (predictor.columns, predictor.conformal) == ({}, None)
+    (old,) = predictor.predict(film(0))
+    assert old == expected
+    assert old.likely is None
+
+
+def test_a_bundle_of_the_first_format_with_two_inputs_knows_no_vector_for_an_absent_one(
+    tmp_path: Path, film: Callable[[int], Path]
+) -> None:
+    models = networks("front", "side")
+    expected = load(saved(tmp_path / "new", models)).predict({"front": [film(0)], "side": [film(1)]})[0]
+    members = [
+        Member(f"fold-0-{i}", {k: v for k, v in m.state_dict().items() if "absent" not in k}, CALIBRATIONS[i])
+        for i, m in enumerate(models)
+    ]
+    folder = saved(tmp_path / "old", models, members=members)
+    with pytest.raises(BundleError, match="do not fit"):
+        load(folder)
+    forge(folder, lambda facts: facts.update(version=1))
+    assert load(folder).predict({"front": [film(0)], "side": [film(1)]})[0] == expected
 
 
 @pytest.mark.parametrize("name", ["../secret.txt", "weights/../../secret.txt", "/etc/hostname", "C:secret", ""])

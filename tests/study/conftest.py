@@ -40,3 +40,104 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="session")
 def run(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return study.run(out=tmp_path_factory.mktemp("runs") / "small", threads=1)
+
+
+FUSED = """
+title = "Small fused study"
+preset = "quick"
+seed = 1024
+
+[target]
+column = "diagnosis"
+classes = ["non-NEC", "NEC"]
+positive = "NEC"
+
+[[eligibility]]
+name = "second admission"
+first_by = "date"
+
+[[eligibility]]
+name = "another disease"
+column = "condition"
+exclude = ["congenital malformation", "pneumonia or sepsis"]
+
+[[eligibility]]
+name = "mostly not measured"
+input = "labs"
+most_missing = 0.3
+
+[inputs.film]
+size = 32
+encoder = "image_residual_dilated"
+options = { width = 4, depths = [1, 1, 1, 1] }
+
+[inputs.labs]
+kind = "table"
+options = { hidden = 16 }
+
+[training]
+epochs = 2
+batch = 16
+thaw = 1
+rate = 2e-3
+
+[augment]
+variants = 2
+test_time = 1
+
+[[stages]]
+name = "older children"
+cohort = "source/cohort.csv"
+task = "multilabel"
+columns = ["dilated", "fixed", "wall", "pneumatosis", "portal_gas", "free_air", "ascites"]
+epochs = 1
+thaw = "all"
+
+[[stages]]
+name = "newborns"
+
+[[arms]]
+name = "film + labs"
+
+[[arms]]
+name = "tree"
+model = "decision_tree"
+
+[[arms]]
+name = "late"
+combine = ["film + labs", "tree"]
+
+[validation]
+folds = 2
+holdout = 0.2
+bootstraps = 100
+subgroups = ["sex", { column = "gestational_age", cuts = [32] }]
+
+[[external]]
+name = "elsewhere"
+cohort = "external/cohort.csv"
+readers = "external/readers.csv"
+
+[explain]
+cases = 2
+sanity_cases = 2
+masks = "sign_mask"
+"""
+
+
+def small_fused_study(folder: Path, seed: int = 3, **planted: int | float | str) -> Path:
+    """Simulated newborns with films and laboratory values, and a study of both that runs in seconds."""
+    sizes: dict[str, int | float | str] = {"patients": 60, "source": 24, "external": 16, "size": 48, "readers": 2}
+    SIMULATORS["nec"](folder, seed=seed, **{**sizes, "ineligible": 3, **planted})
+    (folder / "study.toml").write_text(FUSED)
+    return folder / "study.toml"
+
+
+@pytest.fixture(scope="session")
+def fused_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study.read(small_fused_study(tmp_path_factory.mktemp("fused-study") / "newborns"))
+
+
+@pytest.fixture(scope="session")
+def fused(fused_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fused_study.run(out=tmp_path_factory.mktemp("fused-runs") / "small", threads=1)

@@ -184,14 +184,14 @@ def test_a_planted_shortcut_is_warned_of(tmp_path: Path) -> None:
 def test_an_arm_fails_alone(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tenfold.study import study as order
 
-    fit_arm = order.fit_arm
+    fit_networks = order.fit_networks
 
-    def failing(bench, arm, sources):
+    def failing(bench, arm, sources, *, alter):
         if arm.name == "dilated, no pre-training":
             raise EncoderError("its weights are missing")
-        return fit_arm(bench, arm, sources)
+        return fit_networks(bench, arm, sources, alter=alter)
 
-    monkeypatch.setattr(order, "fit_arm", failing)
+    monkeypatch.setattr(order, "fit_networks", failing)
     done = study.run(out=tmp_path / "out", threads=1)
     record = json.loads((done.folder / "run.json").read_text())["arms"]["dilated, no pre-training"]
     assert record["status"] == "failed"

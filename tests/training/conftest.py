@@ -13,7 +13,7 @@ from tenfold.modalities.image import ImagePreparation, read_image
 from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 from tenfold.training.augment import Augmentation
-from tenfold.training.sources import Pictures
+from tenfold.training.sources import Inputs
 from tenfold.training.store import PixelStore
 
 N, SIDE = 48, 32
@@ -41,10 +41,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], np.ndar
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, films: tuple[list[Path], np.ndarray]) -> Pictures:
+def pictures(tmp_path: Path, films: tuple[list[Path], np.ndarray]) -> Inputs:
     store = PixelStore(tmp_path / "store", ImagePreparation(size=SIDE), read_image)
     rows = store.rows(films[0], [p.name for p in films[0]])
-    return Pictures({"film": (store, rows)}, Augmentation(), 7, torch.device("cpu"))
+    return Inputs({"film": (store, rows)}, Augmentation(), 7, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -53,6 +53,36 @@ def make() -> Callable[[], Network]:
         torch.manual_seed(0)
         encoder = encoders.build("image_residual_dilated", width=4, depths=(1, 1, 1, 1), dropout=0.2)
         network = Network({"film": encoder}, {"y": HeadSpec("softmax", ("no", "yes"))})
+        return network.to(memory_format=torch.channels_last)
+
+    return build
+
+
+LACKING_FILMS, LACKING_LABS = (3, 17, 40), (5, 18, 33)
+
+
+@pytest.fixture
+def both(pictures: Inputs, films: tuple[list[Path], np.ndarray]) -> Inputs:
+    """Films and three values a case, of which the first tells the class; some cases lack the one or the other."""
+    store, places = pictures.stores["film"]
+    places = places.copy()
+    places[list(LACKING_FILMS)] = -1
+    values = np.random.default_rng(1).normal(0, 1, (N, 3)).astype(np.float32)
+    values[:, 0] += 3 * films[1]
+    table = np.stack([values, np.ones_like(values)], axis=1)
+    table[list(LACKING_LABS)] = np.nan
+    return Inputs({"film": (store, places)}, Augmentation(), 7, torch.device("cpu"), {"labs": table})
+
+
+@pytest.fixture
+def make_both() -> Callable[[], Network]:
+    def build() -> Network:
+        torch.manual_seed(0)
+        built = {
+            "film": encoders.build("image_residual_dilated", width=4, depths=(1, 1, 1, 1), dropout=0.2),
+            "labs": encoders.build("table_mlp", features=3, dim=8, hidden=8),
+        }
+        network = Network(built, {"y": HeadSpec("softmax", ("no", "yes"))}, modality_dropout=0.2)
         return network.to(memory_format=torch.channels_last)
 
     return build

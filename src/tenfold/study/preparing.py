@@ -114,8 +114,24 @@ def ineligible(config: StudyFile, cohort: Cohort) -> dict[str, str]:
     return apply_rules(cohort, rules, table_columns(config, cohort))
 
 
-def audited(config: StudyFile, cohort: Cohort, left_out: Mapping[str, str], progress: Progress) -> Audit:
-    """Audit the eligible patients as the study asks."""
+def audited(config: StudyFile, cohort: Cohort, progress: Progress) -> Audit:
+    """Audit the eligible patients as the study asks.
+
+    Raises:
+        Refusal: A rule of eligibility cannot be applied, for a reason that the audit of everybody would not find.
+    """
+    try:
+        left_out = ineligible(config, cohort)
+    except CohortError:
+        # a rule met a cell that cannot be read: better all such cells than the first
+        found = _audited(config, cohort, {}, progress)
+        if not found.refusals:
+            raise
+        return found
+    return _audited(config, cohort, left_out, progress)
+
+
+def _audited(config: StudyFile, cohort: Cohort, left_out: Mapping[str, str], progress: Progress) -> Audit:
     columns = image_columns(config)
     progress.start("audit", len(cohort) * len(columns))
     images = [s.size for s in config.inputs.values() if isinstance(s, ImageInput)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tenfold.errors import CohortError
+from tenfold.errors import CohortError, OutputError
 from tenfold.stats.reader_study import reader_study
 from tenfold.stats.readers import read_readings
 from tenfold.study.files import write_json
@@ -33,14 +34,14 @@ def write_reader_study(folder: Path, ratings: Path, *, called_from: float | None
         The file that was written.
 
     Raises:
-        Refusal: The file cannot be read, or a case is in none of these sets.
+        Refusal: The file cannot be read, a case is in none of these sets, or the run is not finished.
     """
     readings = read_readings(ratings)
     wanted = set(readings.case.tolist())
-    places = [folder, *sorted(p for p in (folder / "external").glob("*") if p.is_dir())]
+    places = [folder, *sorted(p.parent for p in (folder / "external").glob("*/run.json"))]
     nearest_place, most = None, -1
     for place in places:
-        run = json.loads((place / "run.json").read_text("utf-8"))
+        run = _finished(place)
         table = PredictionTable.read(place / "predictions" / f"{run['target']['name']}.csv")
         table = table.select(arm=run["proposed"])
         for split in (OUT_OF_FOLD, HOLDOUT, EXTERNAL):
@@ -71,6 +72,20 @@ def write_reader_study(folder: Path, ratings: Path, *, called_from: float | None
     path = place / READERS_FILE
     write_json(path, {"split": split, "arm": run["proposed"], "positive": positive, **result})
     return path
+
+
+def _finished(place: Path) -> dict[str, Any]:
+    """Read run.json of a folder that was gone through to its end."""
+    path = place / "run.json"
+    run: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if run.get("status") != "done":
+        raise OutputError(
+            "the run here is not finished" if run else "no run.json here",
+            expected="a folder that `tenfold run` or `tenfold evaluate` has written to its end",
+            do="finish it with --resume" if run else "name that folder",
+            where=str(place),
+        )
+    return run
 
 
 def _threshold(place: Path, arm: str) -> float | None:

@@ -48,7 +48,6 @@ from tenfold.study.preparing import (
     external_cohorts,
     hashes_by_column,
     image_columns,
-    ineligible,
     source_cohorts,
     table_columns,
 )
@@ -110,7 +109,7 @@ class Study:
         cohort = cohort or self.cohort()
         config = complete(self.config, cohort)
         check_encoders(config)
-        found = audited(config, cohort, ineligible(config, cohort), progress or Progress())
+        found = audited(config, cohort, progress or Progress())
         external_cohorts(config, self.folder, cohort, found)
         return found
 
@@ -162,7 +161,7 @@ class Study:
         used_threads = prepare_machine(chosen, threads)
 
         with clock("audit"):
-            found = audited(config, cohort, ineligible(config, cohort), progress)
+            found = audited(config, cohort, progress)
             found.raise_if_refused()
             assert found.labels is not None
             sources = source_cohorts(config, self.folder, found, progress)

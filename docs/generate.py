@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n"
 SECTIONS = [model for model in vars(config).values() if getattr(model, "section", "")]
 INTERVALS = {"delong": "DeLong", "wilson": "Wilson", "bootstrap": "bootstrap by patient"}
+LISTS = ("eligibility", "stages", "arms", "validation.subgroups", "external")
 STUDY = """# The study file
 
 Only `target` is required; `target = "diagnosis"` is short for its column. A key that the file leaves out comes from the
@@ -43,10 +44,12 @@ The group says where the report puts it: `improper` comes last, because it can r
 def study() -> str:
     """The keys of study.toml table by table, and the presets word for word."""
     parts = [STUDY, "## Top of the file\n", _keys(config.StudyFile, {s.section.split(".")[0] for s in SECTIONS})]
+    kinds = {model: kind for kind, model in config.INPUT_KINDS.items()}
     for model in SECTIONS:
-        heading = f"[[{model.section}]]" if model.section in ("stages", "arms") else f"[{model.section}]"
+        heading = f"`[[{model.section}]]`" if model.section in LISTS else f"`[{model.section}]`"
+        heading += f' with `kind = "{kinds[model]}"`' if model in kinds else ""
         inherited = set(config.TrainingSection.model_fields) if model is config.StageSection else set()
-        parts += [f"\n## `{heading}`\n", f"{inspect.getdoc(model)}\n", _keys(model, inherited)]
+        parts += [f"\n## {heading}\n", f"{inspect.getdoc(model)}\n", _keys(model, inherited)]
         if inherited:
             parts.append("\nAnd every key of `[training]`, for this stage alone.")
     parts.append("\n## What the presets set")
@@ -71,7 +74,9 @@ def _type(entry: Mapping[str, Any]) -> str:
         return " or ".join(word for part in entry["anyOf"] if (word := _type(part)))
     if "enum" in entry or "const" in entry:
         return ", ".join(f"`{json.dumps(v)}`" for v in entry.get("enum", [entry.get("const")]))
-    kinds = {"string": "text", "integer": "whole number", "boolean": "`true` or `false`", "array": "list of texts"}
+    if entry.get("type") == "array":
+        return f"list of {_type(entry['items'])}s"
+    kinds = {"string": "text", "integer": "whole number", "boolean": "`true` or `false`"}
     word = {**kinds, "object": "table", "null": ""}.get(kind := entry.get("type", "object"), kind)
     signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     return ", ".join([word, *(f"{sign} {entry[key]:.10g}" for key, sign in signs.items() if key in entry)])

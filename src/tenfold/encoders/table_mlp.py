@@ -14,29 +14,30 @@ NAME = "table_mlp"
 
 
 class TableMlp(TableEncoder):
-    """Values and what was observed end to end, a hidden layer with layer norm and ReLU, then one linear layer.
+    """Values and what was observed end to end, a hidden layer with ReLU, then one linear layer.
 
-    Layer norm (Ba et al., arXiv 1607.06450) looks at one case at a time, so no batch is too small for it.
+    Its guard against a small cohort is dropout, of what comes in as well as of the hidden layer. There is no norm layer:
+    how far a patient is from the usual is what a laboratory says, and a norm over the hidden layer divides by it.
 
     Args:
         features: Number of features; taken from the prepared table.
         dim: Length of the embedding.
         hidden: Width of the hidden layer.
-        dropout: Share of the hidden layer dropped in training.
+        dropout: Share of what comes in, and of the hidden layer, dropped in training.
 
     Raises:
         EncoderError: An option is impossible.
     """
 
-    def __init__(self, features: int, dim: int = 64, hidden: int = 64, dropout: float = 0.1) -> None:
+    def __init__(self, features: int, dim: int = 64, hidden: int = 64, dropout: float = 0.3) -> None:
         refuse_below_one(NAME, features=features, dim=dim, hidden=hidden)
         if not 0 <= dropout < 1:
             raise EncoderError(f"dropout = {dropout}", expected="from 0 to below 1", where=f"encoder {NAME}")
         first = nn.Sequential(
             Columns(features),
             nn.Flatten(),
+            nn.Dropout(dropout),
             nn.Linear(CHANNELS * features, hidden),
-            nn.LayerNorm(hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
         )

@@ -434,7 +434,9 @@ def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
             continue
         low, high = row["spread"]
         cells = sum(len(columns) for columns in row["missing_cells"].values())
-        lacking = [f"no {name}" for name in row["missing_inputs"]] + ([f"{cells} cells"] if cells else [])
+        lacking = [f"no {name}" for name in row["missing_inputs"]] + (
+            [f"{cells} value{'s' * (cells > 1)}"] if cells else []
+        )
         likely = row["prediction_set"]
         table.add_row(
             name,

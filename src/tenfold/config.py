@@ -250,7 +250,7 @@ class StageSection(_Section):
 
 
 class ArmSection(_Section):
-    """One network to be compared: what differs from the proposed one."""
+    """One model to be compared: a network that differs from the proposed one, a model of tables, or a late fusion."""
 
     section: ClassVar[str] = "arms"
     name: Annotated[str, Field(pattern=r"^[\w .,:()+/-]{1,60}$")] = Field(

@@ -69,37 +69,43 @@ def marked(n: int, corner: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_maps_on_the_lesion_beat_the_centre() -> None:
-    found = localisation(*marked(20, corner=True))
+    maps, masks = marked(20, corner=True)
+    found = localisation(maps, masks, random_maps=maps[:, ::-1])
     assert found is not None
     assert (found.pointing.value, found.centre_pointing.value) == (1, 0)
     assert found.pointing.low == pytest.approx(0.8389, abs=1e-4)  # Wilson, 20 of 20
     assert found.energy.value == pytest.approx(1)
     assert found.energy_gain.low > 0
-    assert set(found.to_dict()) == {"pointing", "centre_pointing", "energy", "centre_energy", "energy_gain"}
+    assert found.energy_over_random.value == pytest.approx(1)
+    assert set(found.to_dict()) == {
+        *("pointing", "centre_pointing", "energy", "centre_energy", "energy_gain", "energy_over_random"),
+    }
 
 
 def test_maps_beside_the_lesion_do_not() -> None:
-    found = localisation(*marked(20, corner=False))
+    maps, masks = marked(20, corner=False)
+    found = localisation(maps, masks, random_maps=maps)
     assert found is not None
     assert found.pointing.value == 0
     assert found.energy_gain.high < 0
+    assert (found.energy_over_random.low, found.energy_over_random.high) == (0, 0)
 
 
 def test_cases_without_a_mask_are_left_out_and_a_flat_map_is_a_miss() -> None:
     maps, masks = marked(4, corner=True)
     masks[0], maps[1] = False, 0
-    found = localisation(maps, masks, patients=["a", "b", "c", "c"])
+    found = localisation(maps, masks, random_maps=maps, patients=["a", "b", "c", "c"])
     assert found is not None
     assert (found.pointing.n, found.energy.n) == (3, 2)
     assert found.pointing.value == pytest.approx(2 / 3)
-    assert localisation(maps, np.zeros_like(masks)) is None
+    assert localisation(maps, np.zeros_like(masks), random_maps=maps) is None
 
 
 def test_the_interval_goes_by_patient() -> None:
     maps, masks = marked(12, corner=True)
     maps[::2] = 0
-    single = localisation(maps, masks)
-    grouped = localisation(maps, masks, patients=[str(i % 2) for i in range(12)])
+    single = localisation(maps, masks, random_maps=maps)
+    grouped = localisation(maps, masks, random_maps=maps, patients=[str(i % 2) for i in range(12)])
     assert single is not None
     assert grouped is not None
     assert grouped.energy.high - grouped.energy.low > single.energy.high - single.energy.low

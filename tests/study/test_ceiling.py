@@ -1,9 +1,13 @@
-"""The study of `make demo`, as it ships: near the ceiling that is known, and never above it."""
+"""The simulated studies, as they ship: near the ceiling that is known, and never above it."""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tenfold.config import builtin_study_text
@@ -21,3 +25,46 @@ def test_the_demo_comes_near_its_ceiling_and_does_not_pass_it(tmp_path: Path) ->
     standard_error = (auc["high"] - auc["low"]) / (2 * 1.96)
     assert auc["value"] >= made.ceiling_auc - 0.05
     assert auc["value"] <= made.ceiling_auc + 3 * standard_error
+
+
+def _run_newborns(folder: Path, seed: int, patients: int) -> dict[str, Any]:
+    """Run the demonstration's three main arms with every patient in the ten folds; give AUCs, ceilings and the rest."""
+    made = SIMULATORS["nec"](folder / "cohort", patients=patients, seed=seed, ineligible=30, source=700, external=0)
+    study = tomllib.loads(builtin_study_text("nec_simulated.toml"))
+    study["arms"] = [arm for arm in study["arms"] if arm["name"] in ("film + labs", "film only", "labs only")]
+    study["seed"], study["validation"]["holdout"] = 1024 + seed, 0.0
+    study.pop("external")
+    run = Study.from_dict(study, made.path).run(out=folder / "run")
+    sanity = json.loads((run.path / "explanations.json").read_text())["sanity"]
+    pairs = json.loads((run.path / "comparisons.json").read_text())["diagnosis"]
+    return {
+        "auc": {arm: metrics["auc"]["value"] for arm, metrics in run.evaluation["diagnosis"].items()},
+        "ceilings": json.loads((made.path / "truth.json").read_text())["ceilings"],
+        "sanity": sanity,
+        "p": {pair["arm"]: pair["p"] for pair in pairs if pair["metric"] == "auc"},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_ten_cohorts_of_newborns_come_near_their_ceilings_on_average(tmp_path: Path) -> None:
+    runs = [_run_newborns(tmp_path / str(seed), seed, 408) for seed in range(1, 11)]
+    for arm, knowable in (("film + labs", "fused_observed"), ("film only", "signs"), ("labs only", "labs_observed")):
+        mean, ceiling = np.mean([run["auc"][arm] for run in runs]), runs[0]["ceilings"][knowable]
+        assert ceiling - 0.04 <= mean <= ceiling, (arm, mean, ceiling)
+    for run in runs:
+        sanity = run["sanity"]
+        assert sanity["energy_gain"]["low"] > 0
+        assert sanity["energy_over_random"]["low"] > 0
+        noise, *randomised = sanity["randomisation"]
+        assert noise["layer"] == "random pair"
+        assert all(layer["high"] < max(0.5, noise["high"]) for layer in randomised)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_with_two_thousand_newborns_both_inputs_beat_either(tmp_path: Path) -> None:
+    run = _run_newborns(tmp_path, 1, 2000)
+    for arm in ("film only", "labs only"):
+        assert run["auc"][arm] < run["auc"]["film + labs"]
+        assert run["p"][arm] < 0.01

@@ -5,19 +5,22 @@ It must not know what the features are; their order makes no difference to it.
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tenfold.encoders.table import CHANNELS, Columns, TableEncoder, refuse_below_one
 from tenfold.errors import EncoderError
 
 NAME = "table_mlp"
+_GAP = 2.0
+"""What a gap counts: where one row of six has it, its SD is 0.75, so it weighs about as much as a value does."""
 
 
 class TableMlp(TableEncoder):
-    """Values and what was observed end to end, a hidden layer with ReLU, then one linear layer.
+    """Values and what is missing end to end, a hidden layer with ReLU, then one linear layer.
 
-    Its guard against a small cohort is dropout, of what comes in as well as of the hidden layer. There is no norm layer:
-    how far a patient is from the usual is what a laboratory says, and a norm over the hidden layer divides by it.
+    Its guard against a small cohort is dropout, of what comes in as well as of the hidden layer. There is no norm
+    layer: how far a patient is from the usual is what a laboratory says, and a norm divides by just that.
 
     Args:
         features: Number of features; taken from the prepared table.
@@ -35,7 +38,7 @@ class TableMlp(TableEncoder):
             raise EncoderError(f"dropout = {dropout}", expected="from 0 to below 1", where=f"encoder {NAME}")
         first = nn.Sequential(
             Columns(features),
-            nn.Flatten(),
+            _ValuesAndGaps(),
             nn.Dropout(dropout),
             nn.Linear(CHANNELS * features, hidden),
             nn.ReLU(),
@@ -48,3 +51,11 @@ class TableMlp(TableEncoder):
             options={"hidden": hidden, "dropout": dropout},
             blocks=[("hidden", first), ("linear", nn.Linear(hidden, dim))],
         )
+
+
+class _ValuesAndGaps(nn.Module):
+    """Lays values and gaps end to end. Most values are there, so a gap is told by what is not 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (n, 2 * features) of x, (n, 2, features)."""
+        return torch.cat([x[:, 0], _GAP * (1.0 - x[:, 1])], dim=1)

@@ -21,6 +21,7 @@ from tenfold.explain.sanity import (
     centre_prior,
     localisation,
     randomisation,
+    randomised,
     ssim,
 )
 from tenfold.explain.shapley import ModalityShapley, modality_shapley
@@ -45,6 +46,7 @@ __all__ = [
     "overlay",
     "png_bytes",
     "randomisation",
+    "randomised",
     "raw_grad_cam",
     "ssim",
     "sum_by_column",

@@ -93,6 +93,16 @@ def randomisation(
     return rows
 
 
+def randomised(network: Network, view: str, *, seed: int = 0) -> Network:
+    """Return a copy in which every weight from the head to the stem of one input's encoder is shuffled."""
+    shuffled = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameters in _layers(shuffled, view):
+        for parameter in parameters:
+            _shuffle(parameter, generator)
+    return shuffled
+
+
 def _layers(network: Network, view: str) -> list[tuple[str, list[nn.Parameter]]]:
     """Name the layers from the head down to the stem, each with its weights."""
     encoder = network.encoders[view]
@@ -161,6 +171,7 @@ class Localisation:
         energy: Mean share of the map's sum that lies in the mask (Wang et al., CVPR-W 2020).
         centre_energy: The same for a centred Gaussian.
         energy_gain: Mean of energy less centre energy, paired by case.
+        energy_over_random: Mean of energy less that of the same network with random weights, paired by case.
     """
 
     pointing: Estimate
@@ -168,6 +179,7 @@ class Localisation:
     energy: Estimate
     centre_energy: Estimate
     energy_gain: Estimate
+    energy_over_random: Estimate
 
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping fit for JSON."""
@@ -178,15 +190,17 @@ def localisation(
     maps: FloatMaps,
     masks: NDArray[np.bool_],
     *,
+    random_maps: FloatMaps,
     patients: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Localisation | None:
-    """Play the pointing game and weigh the energy inside the mask, both beside a centre prior.
+    """Play the pointing game and weigh the energy inside the mask, beside a centre prior and random weights.
 
     Args:
         maps: (n, h, w), not negative; raw or scaled gives the same. A map of zeros points nowhere: it is a
             miss with energy 0.
         masks: (n, h, w); cases with an empty mask are left out.
+        random_maps: (n, h, w), of the same network with random weights.
         patients: n names, so that the bootstrap goes by patient; None where every case is its own patient.
         seed: Of the bootstrap.
 
@@ -197,15 +211,18 @@ def localisation(
     if not marked.any():
         return None
     groups = patient_numbers(patients, len(maps))[marked]
-    maps, masks = maps[marked], masks[marked]
+    maps, random_maps, masks = maps[marked], random_maps[marked], masks[marked]
     centre = np.broadcast_to(centre_prior(maps.shape[1], maps.shape[2]), maps.shape)
-    inside, central = _energy(maps, masks), _energy(centre, masks)
+    inside, central, by_chance = (_energy(each, masks) for each in (maps, centre, random_maps))
     return Localisation(
         pointing=_wilson(_hits(maps, masks)),
         centre_pointing=_wilson(_hits(centre, masks)),
         energy=mean_by_patient(inside, groups, seed, "mean share of the map inside the mask"),
         centre_energy=mean_by_patient(central, groups, seed, "mean share of a centred Gaussian inside the mask"),
         energy_gain=mean_by_patient(inside - central, groups, seed, "mean paired difference from the centred Gaussian"),
+        energy_over_random=mean_by_patient(
+            inside - by_chance, groups, seed, "mean paired difference from random weights"
+        ),
     )
 
 

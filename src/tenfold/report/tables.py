@@ -243,6 +243,7 @@ def sanity(run: Run) -> Table | None:
         ("Pointing game (share of hits)", "pointing"),
         ("Energy inside the mask", "energy"),
         ("Energy gained over the centre prior", "energy_gain"),
+        ("Energy gained over random weights", "energy_over_random"),
     ):
         mine, centre = held.get(key), held.get(f"centre_{key}")
         if readable(mine):  # a part that was not measured is null

@@ -116,7 +116,7 @@ def _mean_measure(each: Callable[[Sample], FloatArray]) -> Callable[[Sample], Me
 
     def prepare(sample: Sample) -> Measure:
         values = each(sample)
-        return lambda weights: np.asarray(weights @ values / weights.sum(axis=1))
+        return lambda weights: _over(weights @ values, weights.sum(axis=1))
 
     return prepare
 
@@ -135,8 +135,9 @@ def _brier_scaled(sample: Sample) -> Measure:
     error, outcome = _squared_error(sample), sample.positive.astype(np.float64)
 
     def measure(weights: FloatArray) -> FloatArray:
-        rate = weights @ outcome / weights.sum(axis=1)
-        return 1 - _over(weights @ error / weights.sum(axis=1), rate * (1 - rate))
+        n = weights.sum(axis=1)
+        rate = _over(weights @ outcome, n)
+        return 1 - _over(_over(weights @ error, n), rate * (1 - rate))
 
     return measure
 

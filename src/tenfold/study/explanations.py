@@ -21,7 +21,7 @@ from tenfold.explain.grad_cam import grad_cam, map_step
 from tenfold.explain.importance import global_importance, sum_by_column
 from tenfold.explain.integrated_gradients import integrated_gradients
 from tenfold.explain.overlay import overlay, png_bytes
-from tenfold.explain.sanity import localisation, randomisation
+from tenfold.explain.sanity import localisation, randomisation, randomised
 from tenfold.explain.shapley import ModalityShapley, modality_shapley
 from tenfold.modalities.image import read_image
 from tenfold.network.network import Network
@@ -30,7 +30,7 @@ from tenfold.study.bench import Bench, preparation
 from tenfold.study.files import write_json
 from tenfold.study.network_arm import FoldNetworks
 from tenfold.training.device import seed_for
-from tenfold.types import Calibration, FloatArray, IntArray, finite_or_none, write_atomically
+from tenfold.types import FloatArray, IntArray, finite_or_none, write_atomically
 
 _BACKGROUND = 50
 
@@ -120,11 +120,6 @@ def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, 
             values = _contributions(bench, networks, network, k, name, rows)[0] / calibration.temperature
             found.setdefault("labs", []).extend(_lab_rows(bench, name, int(rows[0]), values))
     return found
-
-
-def _shift(calibration: Calibration) -> float:
-    """What a calibration adds to the log-odds of the positive class."""
-    return calibration.intercepts[-1] - calibration.intercepts[0] if calibration.intercepts else 0.0
 
 
 def _maps(bench: Bench, network: Network, inputs: Mapping[str, Tensor], view: str) -> NDArray[np.float32]:
@@ -273,6 +268,7 @@ def _sanity(bench: Bench, arm: FittedArm, networks: FoldNetworks, view: str) -> 
         "energy": None,
         "centre_energy": None,
         "energy_gain": None,
+        "energy_over_random": None,
     }
     section = arm.sections[view]
     if wanted.masks and isinstance(section, ImageInput):
@@ -285,7 +281,7 @@ def _localised(
 ) -> dict[str, Any] | None:
     masks = bench.cohort.paths(column)
     having = networks.inputs[0].has(view)
-    maps, marked, patients = [], [], []
+    maps, random_maps, marked, patients = [], [], [], []
     for k, split in enumerate(bench.splits):
         if split.repeat:
             break
@@ -294,9 +290,11 @@ def _localised(
         if len(rows) == 0:
             continue
         network = networks.network(k)
+        random = randomised(network, view, seed=bench.config.seed)
         for start in range(0, len(rows), 32):
             inputs = networks.inputs[k].batch(rows[start : start + 32])
             maps.append(_maps(bench, network, inputs, view))
+            random_maps.append(_maps(bench, random, inputs, view))
         for row in rows.tolist():
             path = masks[row]
             assert path is not None
@@ -304,7 +302,13 @@ def _localised(
             patients.append(str(bench.cohort.patient[row]))
     if not marked:
         return None
-    found = localisation(np.concatenate(maps), np.stack(marked), patients=patients, seed=bench.config.seed)
+    found = localisation(
+        np.concatenate(maps),
+        np.stack(marked),
+        random_maps=np.concatenate(random_maps),
+        patients=patients,
+        seed=bench.config.seed,
+    )
     return found.to_dict() if found else None
 
 

@@ -49,7 +49,6 @@ class FoldNetworks:
         inputs: Pictures, and tables as each fold prepared them.
         tables: The fitted preparations of each fold.
         precision: What they were run in.
-        score: Scores of further cases by the network of a fold.
     """
 
     build: Callable[[int], Network]

@@ -5,7 +5,8 @@ It must not know study files, folds or what an arm is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,17 +102,30 @@ def run_stages(
             network.to(device)
         network.thaw(stage.recipe.thaw)
         source = source_for(network, material.inputs, cache, stage.variants, autocast)
-        fits.append(
-            fit(
-                network,
-                target=stage.target,
-                train=Part(source, material.train, material.train_labels),
-                inner=Part(source, material.inner, material.inner_labels),
-                recipe=stage.recipe,
-                seed=own_seed,
-                autocast=autocast,
-                checkpoint=checkpoints / f"{stage.name}.safetensors" if checkpoints else None,
-                progress=(lambda *at, name=stage.name: progress(name, *at)) if progress else None,
+        with _threads_for(network):
+            fits.append(
+                fit(
+                    network,
+                    target=stage.target,
+                    train=Part(source, material.train, material.train_labels),
+                    inner=Part(source, material.inner, material.inner_labels),
+                    recipe=stage.recipe,
+                    seed=own_seed,
+                    autocast=autocast,
+                    checkpoint=checkpoints / f"{stage.name}.safetensors" if checkpoints else None,
+                    progress=(lambda *at, name=stage.name: progress(name, *at)) if progress else None,
+                )
             )
-        )
     return tuple(fits)
+
+
+@contextmanager
+def _threads_for(network: Network) -> Iterator[None]:
+    """Use one thread where no more than heads and tables learn: to share products so small costs more than it saves."""
+    threads = torch.get_num_threads()
+    small = all(encoder.always_learns or encoder.frozen == encoder.depth for encoder in network.encoders.values())
+    torch.set_num_threads(1 if small else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

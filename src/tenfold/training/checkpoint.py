@@ -82,4 +82,9 @@ class Checkpoint:
                     else:
                         {"learned": self._learned, "average": self._average}[kind][name].copy_(tensor)
         self._optimizer.load_state_dict(state)
+        # A fused optimiser walks a parameter and its moments by address: they must have the same strides.
+        for parameter, moments in self._optimizer.state.items():
+            for part, value in moments.items():
+                if value.shape == parameter.shape:
+                    moments[part] = torch.empty_like(parameter).copy_(value)
         return history

@@ -34,12 +34,12 @@ def _run_newborns(folder: Path, seed: int, patients: int) -> dict[str, Any]:
     study["arms"] = [arm for arm in study["arms"] if arm["name"] in ("film + labs", "film only", "labs only")]
     study["seed"], study["validation"]["holdout"] = 1024 + seed, 0.0
     study.pop("external")
-    run = Study.from_dict(study, made.path).run(out=folder / "run")
-    sanity = json.loads((run.path / "explanations.json").read_text())["sanity"]
-    pairs = json.loads((run.path / "comparisons.json").read_text())["diagnosis"]
+    run = Study.from_dict(study, made.folder).run(out=folder / "run")
+    sanity = json.loads((run.folder / "explanations.json").read_text())["sanity"]
+    pairs = json.loads((run.folder / "comparisons.json").read_text())["diagnosis"]
     return {
         "auc": {arm: metrics["auc"]["value"] for arm, metrics in run.evaluation["diagnosis"].items()},
-        "ceilings": json.loads((made.path / "truth.json").read_text())["ceilings"],
+        "ceilings": json.loads((made.folder / "truth.json").read_text())["ceilings"],
         "sanity": sanity,
         "p": {pair["arm"]: pair["p"] for pair in pairs if pair["metric"] == "auc"},
     }

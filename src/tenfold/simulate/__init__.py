@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tenfold.simulate import nec, pneumonia
+from tenfold.simulate import nec, neurodevelopment, pneumonia
 from tenfold.simulate.nec import SimulatedNec
+from tenfold.simulate.neurodevelopment import SimulatedNeurodevelopment
 from tenfold.simulate.pneumonia import Simulated
 
-__all__ = ["SIMULATORS", "Simulated", "SimulatedNec"]
+__all__ = ["SIMULATORS", "Simulated", "SimulatedNec", "SimulatedNeurodevelopment"]
 
-SIMULATORS: dict[str, Callable[..., Simulated | SimulatedNec]] = {
+SIMULATORS: dict[str, Callable[..., Simulated | SimulatedNec | SimulatedNeurodevelopment]] = {
     "nec": nec.simulate,
+    "neurodevelopment": neurodevelopment.simulate,
     "pneumonia": pneumonia.simulate,
 }
 """Name on the command line -> the function that writes the cohort."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tenfold.cohort.importers.abide import import_abide
+from tenfold.cohort.importers.bids import import_bids
 from tenfold.cohort.importers.breast import import_breast
 from tenfold.cohort.importers.common import Imported
 from tenfold.cohort.importers.folders import import_folders
@@ -18,6 +20,8 @@ from tenfold.cohort.importers.table import import_table
 from tenfold.errors import CohortError, nearest
 
 IMPORTERS: dict[str, Callable[..., Imported]] = {
+    "abide": import_abide,
+    "bids": import_bids,
     "breast": import_breast,
     "folders": import_folders,
     "kermany": import_kermany,

@@ -55,7 +55,7 @@ def main() -> None:
         def run_ours(rows: np.ndarray) -> None:
             ours.prepare(threads)
             parts = {"train": ours.part(pictures, rows, labels), "inner": ours.part(pictures, inner, labels)}
-            fit(network, target="y", **parts, recipe=Recipe(epochs=1), seed=1, autocast=autocast)
+            fit(network, targets=["y"], **parts, recipe=Recipe(epochs=1), seed=1, autocast=autocast)
 
         warm_up = np.arange(min(16, n))
         run_plain(warm_up)

@@ -67,7 +67,7 @@ def main() -> None:
         source = FrozenOutputs(network, pictures, folder / "frozen", variants=chosen.variants, autocast=autocast)
         fit(
             network,
-            target="y",
+            targets=["y"],
             train=ours.part(source, train, labels),
             inner=ours.part(source, inner, labels),
             recipe=Recipe(thaw=1, epochs=chosen.epochs, batch=BATCH),
@@ -76,7 +76,7 @@ def main() -> None:
         )
         our_seconds = time.perf_counter() - begun
         _, held_out = ours.open_store(folder / "store", [paths[i] for i in test])
-        scores = predict_scores(network, held_out, np.arange(len(test)), "y", autocast=autocast)
+        scores = predict_scores(network, held_out, np.arange(len(test)), ["y"], autocast=autocast)["y"]
 
     truth = labels[test] == 1
     theirs, own = auc_interval(truth, plain_score), auc_interval(truth, scores[:, 1] - scores[:, 0])

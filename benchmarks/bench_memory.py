@@ -66,7 +66,7 @@ def work(chosen: argparse.Namespace) -> None:
     train, inner = np.split(np.random.default_rng(1).permutation(len(paths)), [len(paths) * 17 // 20])
     fit(
         network,
-        target="y",
+        targets=["y"],
         train=ours.part(source, train, labels),
         inner=ours.part(source, inner, labels),
         recipe=Recipe(thaw="head", epochs=chosen.epochs),

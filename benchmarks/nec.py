@@ -85,14 +85,14 @@ def main() -> None:
             network.load_state_dict(start)
             fit(
                 network,
-                target="y",
+                targets=["y"],
                 train=ours.part(source, train, labels),
                 inner=ours.part(source, inner, labels),
                 recipe=Recipe(thaw=1, epochs=chosen.epochs, batch=BATCH),
                 seed=1,
                 autocast=autocast,
             )
-            found = predict_scores(network, source, test, "y", autocast=autocast)
+            found = predict_scores(network, source, test, ["y"], autocast=autocast)["y"]
             scores[test] = found[:, 1] - found[:, 0]
         our_seconds = shared + (time.perf_counter() - begun) * FOLDS / chosen.folds
 

@@ -38,7 +38,7 @@ def build(name: str) -> Network:
 
 def part(source: Source, rows: np.ndarray, labels: np.ndarray) -> Part:
     """Return what the loop is handed."""
-    return Part(source, rows, torch.tensor(labels[rows], dtype=torch.float32))
+    return Part(source, rows, {"y": torch.tensor(labels[rows], dtype=torch.float32)})
 
 
 def precision(network: Network, pictures: Inputs) -> torch.dtype:

@@ -20,14 +20,14 @@ RECIPE = Recipe(epochs=4, batch=8, rate=5e-3, encoder_rate=5e-3)
 
 
 def _part(source, films, rows) -> Part:
-    return Part(source, rows, torch.tensor(films[1][rows], dtype=torch.float32))
+    return Part(source, rows, {"y": torch.tensor(films[1][rows], dtype=torch.float32)})
 
 
 def _fit(network, pictures, films, recipe=RECIPE, **options):
     network.thaw(recipe.thaw)
     return fit(
         network,
-        target="y",
+        targets=["y"],
         train=_part(pictures, films, TRAIN),
         inner=_part(pictures, films, INNER),
         recipe=recipe,
@@ -40,7 +40,7 @@ def test_it_learns_what_can_be_seen(make, pictures, films) -> None:
     network = make()
     result = _fit(network, pictures, films, replace(RECIPE, epochs=8))
     assert result.history[result.best_epoch - 1]["inner_auc"] > 0.95
-    scores = predict_scores(network, pictures, INNER, "y")
+    scores = predict_scores(network, pictures, INNER, ["y"])["y"]
     judged = torch.nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(films[1][INNER]))
     assert float(judged) == pytest.approx(result.history[result.best_epoch - 1]["inner_loss"], rel=1e-5)
 
@@ -89,13 +89,13 @@ def test_frozen_blocks_do_not_move_and_the_kept_outputs_give_the_same_fit(make, 
     source = FrozenOutputs(network, pictures, tmp_path, variants=3, autocast=torch.float32)
     assert source.start["film"] > 0
     parts = {"train": _part(source, films, TRAIN), "inner": _part(source, films, INNER)}
-    fit(network, target="y", **parts, recipe=recipe, seed=1)
+    fit(network, targets=["y"], **parts, recipe=recipe, seed=1)
     moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
     last = f"encoder_list.0.blocks.{len(network.encoders['film'].blocks) - 1}."
     assert moved
     assert all(name.startswith((last, "head_list", "encoder_list.0.pool")) for name in moved), moved
-    direct = predict_scores(network, pictures, INNER, "y")
-    assert np.abs(direct - predict_scores(network, source, INNER, "y")).max() < 0.02
+    direct = predict_scores(network, pictures, INNER, ["y"])["y"]
+    assert np.abs(direct - predict_scores(network, source, INNER, ["y"])["y"]).max() < 0.02
 
 
 def test_kept_outputs_do_not_depend_on_who_asked_first(make, pictures, films, tmp_path) -> None:
@@ -155,3 +155,20 @@ def test_the_best_epoch_is_the_first_best() -> None:
     assert best_epoch(history, "auc") == 1
     nothing = [{"inner_loss": 1.0, "inner_auc": float("nan")}] * 3
     assert best_epoch(nothing, "auc") == 3
+
+
+def test_several_targets_are_fitted_at_once_and_an_unknown_label_is_masked(make, pictures, films) -> None:
+    network = make()
+    network.replace_heads({name: HeadSpec("softmax", ("no", "yes")) for name in ("y", "z")})
+    truth = films[1].astype(np.float32)
+    z = 1 - truth
+    z[::2] = np.nan
+
+    def part(rows) -> Part:
+        return Part(pictures, rows, {"y": torch.tensor(truth[rows]), "z": torch.tensor(z[rows])})
+
+    recipe = replace(RECIPE, epochs=8)
+    fit(network, targets=["y", "z"], train=part(TRAIN), inner=part(INNER), recipe=recipe, seed=1)
+    said = predict_scores(network, pictures, INNER, ["y", "z"])
+    for name, expected in (("y", truth[INNER]), ("z", 1 - truth[INNER])):
+        assert ((said[name][:, 1] > said[name][:, 0]) == expected).mean() > 0.9

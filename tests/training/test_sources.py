@@ -96,8 +96,10 @@ def test_an_input_taken_away_or_given_to_the_wrong_cases(both: Inputs) -> None:
 
 def _fold(folder: Path, make_both, both: Inputs, films, *, epochs: int = 3, **changes) -> FoldResult:
     labels = torch.tensor(films[1], dtype=torch.float32)
-    material = Material(both, TRAIN, labels[TRAIN], INNER, labels[INNER])
-    stage = Stage("own", "y", HeadSpec("softmax", ("no", "yes")), Recipe(epochs=epochs, batch=8, rate=1e-2, thaw=1), 2)
+    material = Material(both, TRAIN, {"y": labels[TRAIN]}, INNER, {"y": labels[INNER]})
+    stage = Stage(
+        "own", ("y",), {"y": HeadSpec("softmax", ("no", "yes"))}, Recipe(epochs=epochs, batch=8, rate=1e-2, thaw=1), 2
+    )
     arguments = {"test": TEST, "inputs": both, "views": 2, "seed": 3, "cache": folder / "cache"}
     arguments |= {"alter": ("film", "labs"), **changes}
     return run_fold(folder / "fold", make_both, [(stage, material)], **arguments)
@@ -105,32 +107,32 @@ def _fold(folder: Path, make_both, both: Inputs, films, *, epochs: int = 3, **ch
 
 def test_a_fold_of_cases_that_lack_this_or_that(make_both, both: Inputs, films, tmp_path: Path) -> None:
     result = _fold(tmp_path, make_both, both, films)
-    assert np.isfinite(result.test_scores).all()
+    assert np.isfinite(result.test_scores["y"]).all()
     assert list(result.altered) == sorted(result.altered)
-    sizes = {name: len(scores) for name, scores in result.altered.items()}
+    sizes = {name: len(scores["y"]) for name, scores in result.altered.items()}
     # case 40 of the test part has no film, all have values
     assert sizes == {"film permuted": 11, "labs permuted": 12, "without film": 12, "without labs": 11}
     places = np.flatnonzero(TEST == 40)
-    assert result.altered["without film"][places] == pytest.approx(result.test_scores[places], abs=1e-6)
+    assert result.altered["without film"]["y"][places] == pytest.approx(result.test_scores["y"][places], abs=1e-6)
     again = _fold(tmp_path, lambda: pytest.fail("it was there already"), both, films)
     for name, scores in result.altered.items():
-        assert np.array_equal(again.altered[name], scores)
+        assert np.array_equal(again.altered[name]["y"], scores["y"])
     network = make_both()
     network.load_state_dict(result.state_dict())
-    direct = predict_scores(network, both, TEST, "y", views=2)
-    assert np.abs(direct - result.test_scores).max() < 0.05
-    without = predict_scores(network, Altered(both, "labs", None), TEST[both.has("film")[TEST]], "y", views=2)
-    assert np.abs(without - result.altered["without labs"]).max() < 0.05
+    direct = predict_scores(network, both, TEST, ["y"], views=2)["y"]
+    assert np.abs(direct - result.test_scores["y"]).max() < 0.05
+    without = predict_scores(network, Altered(both, "labs", None), TEST[both.has("film")[TEST]], ["y"], views=2)["y"]
+    assert np.abs(without - result.altered["without labs"]["y"]).max() < 0.05
 
 
 def test_a_test_part_without_films_is_no_crash(make_both, both: Inputs, films, tmp_path: Path) -> None:
     result = _fold(tmp_path, make_both, both, films, test=np.array(LACKING_FILMS))
-    assert result.test_scores.shape == (3, 2)
+    assert result.test_scores["y"].shape == (3, 2)
     assert result.altered["without labs"].shape == result.altered["film permuted"].shape == (0, 2)
 
 
 def test_what_tells_the_class_is_found_though_some_lack_it(make_both, both: Inputs, films, tmp_path: Path) -> None:
     result = _fold(tmp_path, make_both, both, films, alter=(), epochs=20)
-    said = (result.test_scores[:, 1] > result.test_scores[:, 0]).astype(int)
+    said = (result.test_scores["y"][:, 1] > result.test_scores["y"][:, 0]).astype(int)
     assert (said == films[1][TEST]).mean() > 0.8
     assert result.altered == {}

@@ -34,8 +34,7 @@ class _Unit:
 
 def make_splits(
     cohort: Cohort,
-    labels: Sequence[str] | StrArray,
-    *,
+    *labels: Sequence[str] | StrArray,
     folds: int = 10,
     repeats: int = 1,
     inner: float = 0.15,
@@ -47,12 +46,12 @@ def make_splits(
 ) -> tuple[tuple[str, ...], tuple[Split, ...]]:
     """Divide a cohort for cross-validation; the order of its rows does not matter.
 
-    Patients are sorted into strata by the outcomes they have. Each stratum is dealt out, patients with most
-    cases first, so that folds differ by one patient a stratum at most and hardly in cases.
+    Patients are sorted into strata by the outcomes they have, of all targets together. Each stratum is dealt
+    out, patients with most cases first, so that folds differ by one patient a stratum at most and hardly in cases.
 
     Args:
-        cohort: The examinations to divide, all with a known outcome.
-        labels: (n,) class of each case.
+        cohort: The examinations to divide, each with a known outcome of one target at least.
+        *labels: For each target, (n,) class of each case, empty where it is unknown.
         folds: How many; with `leave_one_site_out` there are as many as sites.
         repeats: How many times, each with patients dealt anew.
         inner: Share of the patients outside the test fold on whom decisions are made.
@@ -69,21 +68,14 @@ def make_splits(
         SplitError: The patients do not suffice, or a patient was seen at two sites that must be kept apart.
     """
     _check_numbers(folds, repeats, inner, holdout, seed)
-    values = [str(value) for value in labels]
-    if len(values) != len(cohort) or "" in values:
-        raise SplitError(
-            f"{values.count('')} cases have no outcome" if "" in values else f"{len(values)} outcomes",
-            expected=f"one outcome for each of the {len(cohort)} cases",
-            do="select the cases whose outcome is known before dividing them",
-        )
-    label_of = dict(zip(cohort.case.tolist(), values, strict=True))
+    label_of = _outcomes(cohort, labels)
     group_of = _groups(cohort, groups or {})
     outer_of = _sites(cohort, group_of) if by == "site" or leave_one_site_out else group_of
     rng = np.random.default_rng([seed, 0])
     aside = _draw(_units(cohort.case.tolist(), outer_of, label_of), holdout, rng) if holdout else set()
     rest = [case for case in cohort.case.tolist() if case not in aside]
     units = _units(rest, outer_of, label_of)
-    classes = sorted(set(values))
+    classes = sorted({outcome for found in label_of.values() for outcome in found})
     if leave_one_site_out:
         folds = len(units)
     _check_enough(units, classes, folds, outer="site" if outer_of is not group_of else "patient")
@@ -97,7 +89,7 @@ def make_splits(
             splits.append(_split(repeat, fold, rest, test, chosen))
             _check_classes(splits[-1], label_of, classes, len(set(group_of.values())), units)
     held_out = tuple(case for case in cohort.case.tolist() if case in aside)
-    if held_out and {label_of[case] for case in held_out} != set(classes):
+    if held_out and {outcome for case in held_out for outcome in label_of[case]} != set(classes):
         raise SplitError("the hold-out lacks a class", do="make the hold-out larger, or leave it out")
     verify_disjoint(splits, patient_of=group_of, holdout=held_out)
     return held_out, tuple(splits)
@@ -229,6 +221,27 @@ def _check_numbers(folds: int, repeats: int, inner: float, holdout: float, seed:
             raise SplitError(came, expected=expected)
 
 
+def _outcomes(cohort: Cohort, labels: Sequence[Sequence[str] | StrArray]) -> dict[str, tuple[str, ...]]:
+    """Case -> its known outcomes; where there are several targets, an outcome bears the number of its own."""
+    columns = [[str(value) for value in column] for column in labels]
+    found: dict[str, tuple[str, ...]] = {}
+    for column in columns:
+        if len(column) != len(cohort):
+            raise SplitError(f"{len(column)} outcomes", expected=f"one for each of the {len(cohort)} cases")
+    for case, *values in zip(cohort.case.tolist(), *columns, strict=True):
+        found[case] = tuple(
+            f"{value} (target {k + 1})" if len(columns) > 1 else value for k, value in enumerate(values) if value
+        )
+    unknown = sum(not outcomes for outcomes in found.values())
+    if unknown:
+        raise SplitError(
+            f"{unknown} cases have no outcome",
+            expected=f"an outcome of one target at least for each of the {len(cohort)} cases",
+            do="select the cases whose outcome is known before dividing them",
+        )
+    return found
+
+
 def _groups(cohort: Cohort, groups: Mapping[str, str]) -> dict[str, str]:
     """Case -> the patient, or the group the patient was joined to."""
     pairs = zip(cohort.case.tolist(), cohort.patient.tolist(), strict=True)
@@ -255,13 +268,13 @@ def _sites(cohort: Cohort, group_of: Mapping[str, str]) -> dict[str, str]:
     return dict(zip(cohort.case.tolist(), sites, strict=True))
 
 
-def _units(cases: Iterable[str], unit_of: Mapping[str, str], label_of: Mapping[str, str]) -> list[_Unit]:
+def _units(cases: Iterable[str], unit_of: Mapping[str, str], label_of: Mapping[str, tuple[str, ...]]) -> list[_Unit]:
     """The units of some cases, by name, so that the order of the rows has no say."""
     members: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         members[unit_of[case]].append(case)
     return [
-        _Unit(name, tuple(sorted(found)), tuple(sorted({label_of[case] for case in found})))
+        _Unit(name, tuple(sorted(found)), tuple(sorted({outcome for case in found for outcome in label_of[case]})))
         for name, found in sorted(members.items())
     ]
 
@@ -356,12 +369,17 @@ def too_few(name: str, have: int, patients: int, folds: int) -> SplitError:
 
 
 def _check_classes(
-    split: Split, label_of: Mapping[str, str], classes: Sequence[str], patients: int, units: Sequence[_Unit]
+    split: Split,
+    label_of: Mapping[str, tuple[str, ...]],
+    classes: Sequence[str],
+    patients: int,
+    units: Sequence[_Unit],
 ) -> None:
     """Refuse a split of which a part lacks a class."""
     for part in ("train", "inner", "test"):
+        there = {outcome for case in getattr(split, part) for outcome in label_of[case]}
         for name in classes:
-            if name not in {label_of[case] for case in getattr(split, part)}:
+            if name not in there:
                 have = sum(name in unit.classes for unit in units)
                 raise SplitError(
                     f"the {part} part would hold no case of class '{name}' ({patients} patients in all; the "

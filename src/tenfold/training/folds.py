@@ -31,16 +31,16 @@ class FoldResult:
     """What one fold of one arm gave.
 
     Attributes:
-        inner_scores: (m, classes) logits of the inner part, the mean over test-time views.
-        test_scores: (n, classes) the same of the cases that were kept from it.
-        altered: Name of an alteration -> (n, classes) scores of the test cases under it.
+        inner_scores: By target: (m, classes) logits of the inner part, the mean over test-time views.
+        test_scores: By target: (n, classes) the same of the cases that were kept from it.
+        altered: Name of an alteration -> by target (n, classes) scores of the test cases under it.
         fits: One summary a stage: name, best_epoch, history.
         weights: File with the network's state.
     """
 
-    inner_scores: FloatArray
-    test_scores: FloatArray
-    altered: Mapping[str, FloatArray]
+    inner_scores: Mapping[str, FloatArray]
+    test_scores: Mapping[str, FloatArray]
+    altered: Mapping[str, Mapping[str, FloatArray]]
     fits: tuple[Mapping[str, Any], ...]
     weights: Path
 
@@ -88,11 +88,11 @@ def run_fold(
             network, stages, seed=seed, cache=cache, checkpoints=folder / "checkpoints", autocast=autocast,
             progress=progress,
         )  # fmt: skip
-        target = stages[-1][0].target
+        targets = stages[-1][0].targets
         source = source_for(network, inputs, cache, stages[-1][0].variants, autocast)
 
-        def scores(of: Source, rows: IntArray) -> FloatArray:
-            return predict_scores(network, of, rows, target, views=views, autocast=autocast)
+        def scores(of: Source, rows: IntArray) -> dict[str, FloatArray]:
+            return predict_scores(network, of, rows, targets, views=views, autocast=autocast)
 
         tensors = {"inner": scores(source, stages[-1][1].inner), "test": scores(source, test)}
         for name in alter:
@@ -107,17 +107,20 @@ def run_fold(
         write_atomically(folder / "weights.safetensors", save(state))
         write_atomically(
             folder / "scores.safetensors",
-            save({name: torch.from_numpy(values) for name, values in tensors.items()}),
+            save({f"{name}|{target}": torch.from_numpy(v) for name, by in tensors.items() for target, v in by.items()}),
         )
         summary = [{"name": stage.name, **asdict(f)} for (stage, _), f in zip(stages, fits, strict=True)]
         write_atomically(done, json.dumps(summary))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    stored = load((folder / "scores.safetensors").read_bytes())
+    stored: dict[str, dict[str, FloatArray]] = {}
+    # a file of tensors is read back in any order
+    for key, tensor in sorted(load((folder / "scores.safetensors").read_bytes()).items()):
+        name, _, target = key.partition("|")
+        stored.setdefault(name, {})[target] = tensor.numpy()
     return FoldResult(
-        inner_scores=stored["inner"].numpy(),
-        test_scores=stored["test"].numpy(),
-        # a file of tensors is read back in any order
-        altered={n: stored[n].numpy() for n in sorted(stored) if n not in ("inner", "test")},
+        inner_scores=stored.pop("inner"),
+        test_scores=stored.pop("test"),
+        altered=stored,
         fits=tuple(json.loads(done.read_text("utf-8"))),
         weights=folder / "weights.safetensors",
     )

@@ -72,7 +72,7 @@ class Fit:
 def fit(
     network: Network,
     *,
-    target: str,
+    targets: Sequence[str],
     train: Part,
     inner: Part,
     recipe: Recipe,
@@ -85,7 +85,7 @@ def fit(
 
     Args:
         network: Already thawed as the recipe says.
-        target: Which head is fitted.
+        targets: Which heads are fitted; their losses, each the mean over its known labels, are averaged.
         train: What is fitted on.
         inner: What stopping and the choice of the epoch are decided on.
         recipe: Rates, epochs, schedule.
@@ -100,8 +100,7 @@ def fit(
     Raises:
         TrainingError: The loss is no longer a number.
     """
-    kind = network.head_specs[target].kind
-    weights = class_weights(kind, train.labels) if recipe.class_weights else None
+    losses = _Losses(network, targets, train, recipe)
     optimizer = _optimizer(network, recipe)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     learned = {name: p for name, p in network.state_dict(keep_vars=True).items() if _learns(network, name)}
@@ -122,11 +121,8 @@ def fit(
         for picks in batches(len(train), recipe.batch, seed_for(seed, "order", epoch)):
             inputs = train.batch(picks, epoch=epoch)
             with torch.autocast(device_type, autocast, autocast != torch.float32):
-                logits = network(inputs, train.source.start)[target].float()
-            labels = train.labels[torch.from_numpy(picks)].to(logits.device)
-            loss = LOSSES[kind](
-                logits, labels, None if weights is None else weights.to(logits.device), recipe.label_smoothing
-            )
+                logits = network(inputs, train.source.start)
+            loss = losses.of(logits, train, picks)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -139,7 +135,7 @@ def fit(
                 do=f"lower rate ({recipe.rate:g}) and encoder_rate ({recipe.encoder_rate:g}) of this stage",
             )
         with _Swapped(learned, average):
-            judged = _judge(network, target, kind, inner, autocast)
+            judged = _judge(network, targets, inner, autocast)
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -164,41 +160,36 @@ def predict_scores(
     network: Network,
     source: Source,
     rows: IntArray,
-    target: str,
+    targets: Sequence[str],
     *,
     views: int = 1,
     autocast: torch.dtype = torch.float32,
-) -> FloatArray:
-    """Return what calibration takes of some cases, float64 (n, classes): the mean over their test-time views."""
+) -> dict[str, FloatArray]:
+    """Return what calibration takes of some cases, by target (n, classes): the mean over their test-time views."""
     if not len(rows):
-        return np.empty((0, len(network.head_specs[target].classes)))
-    return np.mean(
-        [
-            network.to_scores(target, _logits(network, source, rows, target, view_index=k, autocast=autocast))
-            for k in range(views)
-        ],
-        axis=0,
-    )
+        return {target: np.empty((0, len(network.head_specs[target].classes))) for target in targets}
+    seen = [_logits(network, source, rows, targets, view_index=k, autocast=autocast) for k in range(views)]
+    return {target: np.mean([network.to_scores(target, each[target]) for each in seen], axis=0) for target in targets}
 
 
 def _logits(
     network: Network,
     source: Source,
     rows: IntArray,
-    target: str,
+    targets: Sequence[str],
     *,
     view_index: int = 0,
     batch: int = _EVALUATION_BATCH,
     autocast: torch.dtype = torch.float32,
-) -> Tensor:
+) -> dict[str, Tensor]:
     network.eval()
     device_type = next(network.parameters()).device.type
     parts = []
     with torch.inference_mode(), torch.autocast(device_type, autocast, autocast != torch.float32):
         for start in range(0, len(rows), batch):
             inputs = source.batch(rows[start : start + batch], view_index=view_index)
-            parts.append(network(inputs, source.start)[target].float().cpu())
-    return torch.cat(parts).double()
+            parts.append(network(inputs, source.start))
+    return {target: torch.cat([part[target].float().cpu() for part in parts]).double() for target in targets}
 
 
 def batches(n: int, size: int, seed: int) -> list[IntArray]:
@@ -301,23 +292,49 @@ class _Swapped:
                 self._average[name].copy_(held)
 
 
-def _judge(network: Network, target: str, kind: str, part: Part, autocast: torch.dtype) -> dict[str, float]:
-    """Return loss, AUC (mean over columns that have both classes) and accuracy on the inner part."""
-    logits = _logits(network, part.source, part.rows, target, autocast=autocast)
-    loss = float(LOSSES[kind](logits, part.labels.double(), None, 0.0))
-    labels = part.labels.numpy()
-    if kind == "multilabel":
-        columns = [(labels[:, k], logits[:, k].numpy()) for k in range(labels.shape[1])]
-    else:
-        columns = [(labels, (logits[:, -1] - logits[:, 0]).numpy())]
+class _Losses:
+    """The losses of a stage's targets, averaged; a target of which a batch knows nothing adds nothing."""
+
+    def __init__(self, network: Network, targets: Sequence[str], train: Part, recipe: Recipe) -> None:
+        self._kinds = {target: network.head_specs[target].kind for target in targets}
+        self._smoothing = recipe.label_smoothing
+        self._weights = {
+            target: class_weights(kind, train.labels[target]) if recipe.class_weights else None
+            for target, kind in self._kinds.items()
+        }
+
+    def of(self, logits: Mapping[str, Tensor], part: Part, picks: IntArray) -> Tensor:
+        """Return the loss of a batch."""
+        losses = []
+        for target, kind in self._kinds.items():
+            said, weights = logits[target].float(), self._weights[target]
+            labels = part.labels[target][torch.from_numpy(picks)].to(said.device)
+            losses.append(
+                LOSSES[kind](said, labels, None if weights is None else weights.to(said.device), self._smoothing)
+            )
+        return torch.stack(losses).mean()
+
+
+def _judge(network: Network, targets: Sequence[str], part: Part, autocast: torch.dtype) -> dict[str, float]:
+    """Return loss, AUC and accuracy on the inner part: the AUC a mean over what has both classes."""
+    logits = _logits(network, part.source, part.rows, targets, autocast=autocast)
+    losses, columns = [], []
+    for target in targets:
+        kind, said, labels = network.head_specs[target].kind, logits[target], part.labels[target]
+        losses.append(float(LOSSES[kind](said, labels.double(), None, 0.0)))
+        if kind == "multilabel":
+            columns += [(labels[:, k].numpy(), said[:, k].numpy()) for k in range(labels.shape[1])]
+        else:
+            columns.append((labels.numpy(), (said[:, -1] - said[:, 0]).numpy()))
     aucs, hits = [], []
     for truth, value in columns:
         known = ~np.isnan(truth)
         hits.append((value[known] > 0) == truth[known])
         if len(np.unique(truth[known])) == 2:
             aucs.append(float(roc_auc_score(truth[known], value[known])))
+    right = np.concatenate(hits)
     return {
-        "inner_loss": loss,
+        "inner_loss": float(np.mean(losses)),
         "inner_auc": float(np.mean(aucs)) if aucs else math.nan,
-        "inner_accuracy": float(np.concatenate(hits).mean()),
+        "inner_accuracy": float(right.mean()) if len(right) else math.nan,
     }

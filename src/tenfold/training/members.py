@@ -352,6 +352,8 @@ def _check_labels(member: Member, targets: Sequence[Target]) -> None:
 
 
 def _check_start(member: Member, seen: Prepared, targets: Sequence[Target]) -> None:
+    if not member.start:
+        return
     shapes = {name: shape for name, (shape, _) in _small_shapes(member.recipe, seen, targets).items()}
     if member.recipe.edges and seen.edges is not None:
         shapes[FIRST] = (member.recipe.edges[0], seen.edges.shape[1])

@@ -49,12 +49,12 @@ class Part:
     Attributes:
         source: Gives tensors.
         rows: (n,) its rows in the source.
-        labels: (n,) class indices or (n, columns) of 0 and 1, float32, NaN where unknown.
+        labels: By target: (n,) class indices or (n, columns) of 0 and 1, float32, NaN where unknown.
     """
 
     source: Source
     rows: IntArray
-    labels: Tensor
+    labels: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -19,8 +19,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -45,9 +46,10 @@ from tenfold.training.stacked import Shape, Stack, learns
 from tenfold.types import FloatArray, IntArray
 
 BoolArray = NDArray[np.bool_]
+_Result = TypeVar("_Result")
 
 # of parameters, gradients and momenta that are worked on at a time: what stays in the cache of a small machine
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 
 
 def fit_members(
@@ -79,14 +81,17 @@ def fit_members(
     found: dict[int, Trained] = {}
 
     def kind(member: Member) -> Hashable:
-        return member.recipe, len(member.train), len(member.inner) > 0, tuple(sorted(member.start))
+        # what came with a start matters only where it learns at a rate of its own
+        started = () if member.recipe.encoder_rate is None else tuple(sorted(member.start))
+        return member.recipe, len(member.train), len(member.inner) > 0, started
 
-    with torch.no_grad():
-        for places in _chunks(members, kind, prepared, at_once):
-            fitted = _Chunk([members[i] for i in places], products, tuple(targets)).fit()
-            found |= zip(places, fitted, strict=True)
-            if progress:
-                progress(len(found), len(members))
+    def fit(places: list[int]) -> list[Trained]:
+        return _Chunk([members[i] for i in places], products, tuple(targets)).fit()
+
+    for places, fitted in _each(_chunks(members, kind, prepared, at_once), fit, prepared):
+        found |= zip(places, fitted, strict=True)
+        if progress:
+            progress(len(found), len(members))
     return [found[i] for i in range(len(members))]
 
 
@@ -119,10 +124,11 @@ def predict_members(
     def kind(member: Member) -> Hashable:
         return member.recipe, len(member.train)
 
-    with torch.no_grad():
-        for places in _chunks(members, kind, prepared, at_once):
-            said = _predict([trained[i] for i in places], products, [rows[i] for i in places])
-            found |= zip(places, said, strict=True)
+    def predict(places: list[int]) -> list[dict[str, FloatArray]]:
+        return _predict([trained[i] for i in places], products, [rows[i] for i in places])
+
+    for places, said in _each(_chunks(members, kind, prepared, at_once), predict, prepared):
+        found |= zip(places, said, strict=True)
     return [found[i] for i in range(len(trained))]
 
 
@@ -487,16 +493,37 @@ def _chunks(
     kind: Callable[[Member], Hashable],
     prepared: Sequence[Prepared],
     at_once: int | None,
-) -> Iterator[list[int]]:
-    """Give the places of members that go side by side."""
+) -> list[list[int]]:
+    """Return the places of members that go side by side."""
     groups: dict[Hashable, list[int]] = {}
     for i, member in enumerate(members):
         widths = tuple(table.shape[1] for table in prepared[member.prepared].tables)
         groups.setdefault((kind(member), widths), []).append(i)
+    found: list[list[int]] = []
     for places in groups.values():
         size = at_once or _members_in_cache(members[places[0]], prepared)
-        for start in range(0, len(places), size):
-            yield places[start : start + size]
+        found += [part.tolist() for part in np.array_split(places, math.ceil(len(places) / size))]
+    return found
+
+
+def _each(
+    chunks: Sequence[list[int]], work: Callable[[list[int]], list[_Result]], prepared: Sequence[Prepared]
+) -> Iterator[tuple[list[int], list[_Result]]]:
+    """Do each chunk. On a CPU of several threads each works on a chunk of its own: the operations are too small to share.
+
+    Two threads in one small operation wait for each other at its end, and on a busy machine they wait for long.
+    """
+    work = torch.no_grad()(work)
+    threads = torch.get_num_threads()
+    if threads == 1 or prepared[0].tables[0].device.type != "cpu":
+        yield from ((places, work(places)) for places in chunks)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from zip(chunks, pool.map(work, chunks), strict=True)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _members_in_cache(member: Member, prepared: Sequence[Prepared]) -> int:

@@ -5,7 +5,7 @@ It must not know study files, folds or what an arm is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,16 @@ class Material:
     Attributes:
         inputs: Of all cases of that cohort.
         train: (n,) rows fitted on.
-        train_labels: float32 tensor, (n,) or (n, columns).
+        train_labels: By target: float32 tensor, (n,) or (n, columns), NaN where unknown.
         inner: (m,) rows decided on.
         inner_labels: Likewise.
     """
 
     inputs: Inputs
     train: IntArray
-    train_labels: torch.Tensor
+    train_labels: Mapping[str, torch.Tensor]
     inner: IntArray
-    inner_labels: torch.Tensor
+    inner_labels: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Stage:
 
     Attributes:
         name: Its name.
-        target: Name of its head.
-        head: The head's form; None goes on with the head that is there.
+        targets: What it learns, each with a head of that name.
+        heads: The form of every target's head, made anew; None goes on with the heads that are there.
         recipe: How it is trained.
         variants: Variants a picture where the lower blocks are frozen.
     """
 
     name: str
-    target: str
-    head: HeadSpec | None
+    targets: tuple[str, ...]
+    heads: Mapping[str, HeadSpec] | None
     recipe: Recipe
     variants: int = 4
 
@@ -96,9 +96,9 @@ def run_stages(
     device = next(network.parameters()).device
     for stage, material in stages:
         own_seed = seed_for(seed, stage.name)
-        if stage.head is not None:
+        if stage.heads is not None:
             torch.manual_seed(seed_for(own_seed, "head"))
-            network.replace_heads({stage.target: stage.head})
+            network.replace_heads(stage.heads)
             network.to(device)
         network.thaw(stage.recipe.thaw)
         source = source_for(network, material.inputs, cache, stage.variants, autocast)
@@ -106,7 +106,7 @@ def run_stages(
             fits.append(
                 fit(
                     network,
-                    target=stage.target,
+                    targets=stage.targets,
                     train=Part(source, material.train, material.train_labels),
                     inner=Part(source, material.inner, material.inner_labels),
                     recipe=stage.recipe,

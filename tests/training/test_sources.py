@@ -128,7 +128,7 @@ def test_a_fold_of_cases_that_lack_this_or_that(make_both, both: Inputs, films, 
 def test_a_test_part_without_films_is_no_crash(make_both, both: Inputs, films, tmp_path: Path) -> None:
     result = _fold(tmp_path, make_both, both, films, test=np.array(LACKING_FILMS))
     assert result.test_scores["y"].shape == (3, 2)
-    assert result.altered["without labs"].shape == result.altered["film permuted"].shape == (0, 2)
+    assert result.altered["without labs"]["y"].shape == result.altered["film permuted"]["y"].shape == (0, 2)
 
 
 def test_what_tells_the_class_is_found_though_some_lack_it(make_both, both: Inputs, films, tmp_path: Path) -> None:

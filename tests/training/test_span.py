@@ -335,3 +335,15 @@ def test_inputs_must_be_whole() -> None:
         Prepared(torch.zeros(2, 1), torch.zeros(3, 1))
     with pytest.raises(TrainingError, match="one of them"):
         Prepared()
+
+
+def test_threads_share_chunks_and_change_nothing(prepared: Prepared) -> None:
+    members = [_member(prepared, seed=k) for k in range(4)]
+    expected = fit_members(members, [prepared], TARGETS, at_once=2)
+    torch.set_num_threads(2)
+    done = []
+    found = fit_members(members, [prepared], TARGETS, at_once=2, progress=lambda *at: done.append(at))
+    assert torch.get_num_threads() == 2
+    assert done == [(2, 4), (4, 4)]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.coordinates, other.coordinates)

@@ -51,12 +51,13 @@ class SpanRecipe:
         batch: Rows of a batch; batches of an epoch differ by one at most.
         rate: Learning rate.
         encoder_rate: Of the tensors that came with a member's start; None is `rate`.
-        optimizer: "sgd" (momentum as below, exact) or "adamw" (in the coordinates, see above).
+        optimizer: "sgd" (momentum as below, exact) or "adamw" (in the coordinates, see `tenfold.training.span`).
         momentum: Of SGD.
         nesterov: Whether SGD looks ahead.
         weight_decay: Of weights; biases and norm layers are not shrunk.
         schedule: "constant" or "cosine".
-        patience: Epochs without a better inner loss before a member stops; 0 never stops it.
+        patience: Epochs without a better inner loss before a member stops; 0 never stops it. What is stacked with it
+            goes on, and it is not looked at any more.
         class_weights: Whether classes weigh n / (classes x n_class), counted on the member's training rows.
     """
 

@@ -106,7 +106,7 @@ def predict_members(
     """Predict rows with each member.
 
     Args:
-        trained: The members.
+        trained: Members of one fit.
         prepared: The preparations they were trained on.
         rows: Which rows each member predicts.
         of: The same preparations applied to other subjects, whose rows these are; None is those of training.
@@ -501,7 +501,8 @@ def _chunks(
         groups.setdefault((kind(member), widths), []).append(i)
     found: list[list[int]] = []
     for places in groups.values():
-        size = at_once or _members_in_cache(members[places[0]], prepared)
+        in_cache = _members_in_cache(members[places[0]], prepared)
+        size = at_once or min(in_cache, math.ceil(len(members) / _threads(prepared)))
         found += [part.tolist() for part in np.array_split(places, math.ceil(len(places) / size))]
     return found
 
@@ -509,13 +510,14 @@ def _chunks(
 def _each(
     chunks: Sequence[list[int]], work: Callable[[list[int]], list[_Result]], prepared: Sequence[Prepared]
 ) -> Iterator[tuple[list[int], list[_Result]]]:
-    """Do each chunk. On a CPU of several threads each works on a chunk of its own: the operations are too small to share.
+    """Do each chunk; where the CPU has several threads, each of them works on a chunk of its own.
 
-    Two threads in one small operation wait for each other at its end, and on a busy machine they wait for long.
+    The operations are too small to be shared: two threads wait for each other at the end of each, and where something
+    else runs on the machine they wait for long.
     """
     work = torch.no_grad()(work)
-    threads = torch.get_num_threads()
-    if threads == 1 or prepared[0].tables[0].device.type != "cpu":
+    threads = _threads(prepared)
+    if threads == 1 or len(chunks) == 1:
         yield from ((places, work(places)) for places in chunks)
         return
     torch.set_num_threads(1)
@@ -524,6 +526,10 @@ def _each(
             yield from zip(chunks, pool.map(work, chunks), strict=True)
     finally:
         torch.set_num_threads(threads)
+
+
+def _threads(prepared: Sequence[Prepared]) -> int:
+    return torch.get_num_threads() if prepared[0].tables[0].device.type == "cpu" else 1
 
 
 def _members_in_cache(member: Member, prepared: Sequence[Prepared]) -> int:

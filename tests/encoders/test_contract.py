@@ -12,9 +12,11 @@ from tenfold.encoders import ENCODERS, Encoder, build, check_encoder, from_spec
 from tenfold.errors import EncoderError
 
 EXAMPLES = {
+    "connectome_dense": {"edges": 28, "widths": [12, 5]},
     "image_residual_dilated": {"width": 8, "depths": [1, 1, 1, 1]},
     "image_timm": {"network": "mobilenetv3_small_050"},
     "table_conv1d": {"features": 7},
+    "table_dense": {"features": 7},
     "table_mlp": {"features": 7},
 }
 BUILDS = [
@@ -126,6 +128,12 @@ def test_the_checker_says_which_promise_is_broken(encoder: Callable[[], Encoder]
         ("table_conv1d", {"features": 7, "width": 0}, "width = 0"),
         ("table_conv1d", {"features": 7, "widht": 8}, "did you mean 'width'"),
         ("image_residual_dilated", {"depths": [1, 1, 1, "x"]}, "depths"),
+        ("connectome_dense", {}, "'edges' is missing"),
+        ("connectome_dense", {"edges": 6, "widths": []}, "widths = 0"),
+        ("connectome_dense", {"edges": 6, "widths": [4, "x"]}, "widths"),
+        ("connectome_dense", {"edges": 6, "norm": "btach"}, "did you mean 'batch'"),
+        ("table_dense", {"features": 6, "dropout": 1.0}, "dropout = 1.0"),
+        ("table_dense", {"features": 6, "width": 0}, "width = 0"),
         ("image_timm", {}, "'network' is missing"),
         ("image_timm", {"network": "resnet_34"}, "did you mean 'resnet34'"),
         ("image_timm", {"network": "zzzz"}, "choose one of: .*resnet34"),

@@ -21,7 +21,7 @@ def test_the_convolution_has_the_layers_of_the_reading_of_cui() -> None:
     assert own_size("table_conv1d", features=27) == 27
 
 
-@pytest.mark.parametrize("name", ["table_conv1d", "table_mlp"])
+@pytest.mark.parametrize("name", ["table_conv1d", "table_dense", "table_mlp"])
 @pytest.mark.parametrize("features", [2, 27])
 def test_a_batch_of_one_case_can_be_learnt_from(name: str, features: int) -> None:
     encoder = build(name, features=features).train()
@@ -29,7 +29,14 @@ def test_a_batch_of_one_case_can_be_learnt_from(name: str, features: int) -> Non
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", ["table_conv1d", "table_mlp"])
+def test_one_layer_is_all_there_is_and_its_width_is_the_embedding() -> None:
+    encoder = build("table_dense", features=5, norm="none")
+    assert [tuple(m.weight.shape) for m in encoder.modules() if isinstance(m, nn.Linear)] == [(16, 10)]
+    assert encoder.dim == 16
+    assert encoder.always_learns
+
+
+@pytest.mark.parametrize("name", ["table_conv1d", "table_dense", "table_mlp"])
 def test_what_was_observed_matters(name: str) -> None:
     encoder = build(name, features=5).eval()
     seen = _table(1, 5)

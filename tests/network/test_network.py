@@ -11,7 +11,7 @@ from torch import nn
 
 from tenfold.encoders import Encoder, build
 from tenfold.errors import EncoderError, StudyError
-from tenfold.network import HeadSpec, Network
+from tenfold.network import HeadSpec, Network, mirror
 from tenfold.types import Calibration
 
 torch.set_num_threads(1)
@@ -183,3 +183,120 @@ def test_impossible_heads_are_refused(kind: str, classes: tuple[str, ...], says:
 def test_an_unknown_fusion_is_refused() -> None:
     with pytest.raises(StudyError, match="did you mean 'concat'"):
         _network(fusion="concatenate")
+
+
+LEVELS = HeadSpec("ordinal", ("none", "mild", "severe"), cut=2)
+SCORE = HeadSpec("number", ("not below 85", "below 85"), centre=85.0, scale=15.0)
+GROUPED = HeadSpec("softmax", ("well", "cold", "flu", "pneumonia"), positive=(2, 3))
+
+
+def _connectomes(n: int = 4) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(2))
+
+
+def _dense(heads: dict[str, HeadSpec], **options: object) -> Network:
+    torch.manual_seed(0)
+    return Network({"brain": build("connectome_dense", edges=6, widths=[5, 4])}, heads, **options)
+
+
+def test_several_kinds_of_heads_share_a_layer_and_a_decoder_does_not() -> None:
+    encoder = build("connectome_dense", edges=6, widths=[5, 4])
+    heads = {"a": LEVELS, "b": SCORE, "c": GROUPED, "again": mirror(encoder)}
+    network = Network({"brain": encoder}, heads, shared=3).eval()
+    said = network({"brain": _connectomes()})
+    assert {k: tuple(v.shape) for k, v in said.items()} == {"a": (4, 2), "b": (4, 1), "c": (4, 4), "again": (4, 6)}
+    widths = [tuple(m.weight.shape) for m in network.heads["again"].modules() if isinstance(m, nn.Linear)]
+    assert widths == [(5, 4), (6, 5)]
+    with torch.no_grad():
+        network.shared[0].weight.zero_()
+    without = network({"brain": _connectomes()})
+    assert torch.equal(without["again"], said["again"])
+    assert (without["b"][0] == without["b"][1]).all()
+    assert not torch.equal(without["b"], said["b"])
+
+
+@pytest.mark.parametrize("options", [{}, {"shared": 3}, {"shared": 3, "norm": "batch", "head_norm": True}])
+def test_a_shared_layer_and_norms_survive_json_and_a_case_alone_can_be_learned_from(options: dict[str, object]) -> None:
+    network = _dense({"a": LEVELS, "b": SCORE, "c": GROUPED}, **options)
+    network.train()({"brain": _connectomes(1)})["b"].sum().backward()
+    twin = Network.from_spec(json.loads(json.dumps(network.spec))).eval()
+    twin.load_state_dict(network.state_dict())
+    assert twin.spec == network.spec
+    assert twin.head_specs == network.head_specs
+    for name, said in network.eval()({"brain": _connectomes()}).items():
+        assert torch.equal(twin({"brain": _connectomes()})[name], said)
+
+
+def test_what_was_saved_before_there_was_a_shared_layer_still_loads() -> None:
+    network = _dense({"y": YES_NO})
+    spec = {name: network.spec[name] for name in ("encoders", "fusion", "dropout")}
+    spec["heads"] = [
+        {"target": "y", "kind": "softmax", "classes": ["normal", "pneumonia"], "hidden": 0, "dropout": 0.0}
+    ]
+    assert network.spec["heads"] == spec["heads"]
+    assert list(Network.from_spec(spec).state_dict()) == list(network.state_dict())
+    assert not any(name.startswith("shared") for name in network.state_dict())
+
+
+def test_levels_in_order_are_scored_at_the_cut() -> None:
+    said = torch.tensor([[3.0, -1.0]], dtype=torch.float64)
+    np.testing.assert_array_equal(_dense({"a": LEVELS}).to_scores("a", said), [[0.0, -1.0]])
+    first = HeadSpec("ordinal", ("none", "mild", "severe"))
+    np.testing.assert_array_equal(_dense({"a": first}).to_scores("a", said), [[0.0, 3.0]])
+    assert LEVELS.truth(torch.tensor([0.0, 1.0, 2.0, torch.nan])).nan_to_num(9).tolist() == [0, 0, 1, 9]
+
+
+def test_the_steps_between_levels_share_one_direction() -> None:
+    said = _dense({"a": LEVELS}).eval()({"brain": _connectomes()})["a"]
+    gaps = said[:, 0] - said[:, 1]
+    assert torch.allclose(gaps, gaps[0].expand(4))
+    assert gaps[0] > 0
+
+
+@pytest.mark.parametrize(("sign", "positive"), [(-1, [True, False, False]), (1, [False, False, True])])
+def test_a_score_is_positive_on_its_side_of_the_cut_and_comes_back_in_its_units(
+    sign: int, positive: list[bool]
+) -> None:
+    head = HeadSpec("number", SCORE.classes, centre=85.0, scale=15.0, sign=sign)
+    labels = torch.tensor([70.0, 85.0, 100.0])
+    said = head.taught(labels)[:, None]
+    scores = _dense({"b": head}).to_scores("b", said)
+    assert ((scores[:, 1] - scores[:, 0]) > 0).tolist() == positive == head.truth(labels).bool().tolist()
+    np.testing.assert_allclose(head.number(scores), labels)
+
+
+def test_classes_put_together_have_the_sum_of_their_probabilities() -> None:
+    said = torch.randn(5, 4, generator=torch.Generator().manual_seed(3)).double()
+    scores = Calibration().apply(_dense({"c": GROUPED}).to_scores("c", said))
+    np.testing.assert_allclose(scores[:, 1], said.softmax(1)[:, 2:].sum(1).numpy(), rtol=1e-12)
+    alone = HeadSpec("softmax", GROUPED.classes)
+    assert not alone.binary
+    assert _dense({"c": alone}).to_scores("c", said).shape == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"kind": "ordinal", "classes": ("a", "b"), "cut": 2}, "cut = 2 of 2 levels"),
+        ({"kind": "number", "classes": ("a",)}, "exactly 2"),
+        ({"kind": "number", "classes": ("a", "b"), "scale": 0.0}, "scale = 0.0"),
+        ({"kind": "softmax", "classes": ("a", "b"), "positive": (0, 1)}, "not of all"),
+        ({"kind": "softmax", "classes": ("a", "b"), "positive": (2,)}, "not of all"),
+        ({"kind": "reconstruct"}, "features of at least 1"),
+        ({"kind": "softmax", "classes": ("a", "b"), "features": 3}, "none of both"),
+    ],
+)
+def test_impossible_targets_are_refused(options: dict[str, object], says: str) -> None:
+    with pytest.raises(StudyError, match=says):
+        HeadSpec(**options)
+
+
+def test_impossible_shared_layers_and_decoders_are_refused() -> None:
+    with pytest.raises(StudyError, match="did you mean 'layer'"):
+        _dense({"b": SCORE}, norm="layr")
+    with pytest.raises(StudyError, match="shared = -1"):
+        _dense({"b": SCORE}, shared=-1)
+    with pytest.raises(StudyError, match="a decoder of images"):
+        mirror(_encoder())
+    with pytest.raises(StudyError, match="target 'x': it is a reconstruction"):
+        _dense({"x": HeadSpec("reconstruct", features=6)}).to_scores("x", torch.zeros(1, 6))

@@ -9,20 +9,31 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tenfold.encoders.connectome_dense import ConnectomeDense
 from tenfold.encoders.contract import Encoder, check_encoder
 from tenfold.encoders.image_residual_dilated import ImageResidualDilated
 from tenfold.encoders.image_timm import ImageTimm
 from tenfold.encoders.table_conv1d import TableConv1d
+from tenfold.encoders.table_dense import TableDense
 from tenfold.encoders.table_mlp import TableMlp
 from tenfold.encoders.weights import save_encoder
 from tenfold.errors import EncoderError, nearest
 
-Family = type[ImageResidualDilated] | type[ImageTimm] | type[TableConv1d] | type[TableMlp]
+Family = (
+    type[ConnectomeDense]
+    | type[ImageResidualDilated]
+    | type[ImageTimm]
+    | type[TableConv1d]
+    | type[TableDense]
+    | type[TableMlp]
+)
 
 ENCODERS: dict[str, Family] = {
+    "connectome_dense": ConnectomeDense,
     "image_residual_dilated": ImageResidualDilated,
     "image_timm": ImageTimm,
     "table_conv1d": TableConv1d,
+    "table_dense": TableDense,
     "table_mlp": TableMlp,
 }
 
@@ -52,7 +63,8 @@ def from_spec(spec: Mapping[str, Any]) -> Encoder:
 
 
 def own_size(name: str, **options: Any) -> int:
-    """Size of the input that an encoder was made for, without building it: pixels a side, or features of a table.
+    """Size of the input that an encoder was made for, without building it: pixels a side, features of a
+    table, or edges of a connectome.
 
     Raises:
         EncoderError: The name or an option is unknown.

@@ -22,14 +22,15 @@ class Encoder(nn.Module):
     Steps 0 .. B-1 are the blocks, each fed by the one before and by nothing else; step B is the pooling to
     (n, dim). No step changes its input, so what a step gave may be kept and used again. The input is float32:
     of an image (n, channels, height, width) in [0, 1], for the first block begins with the network's own
-    normalisation; of a table (n, 2, features), the prepared values and whether each was observed.
+    normalisation; of a table (n, 2, features), the prepared values and whether each was observed; of a connectome
+    (n, edges).
 
     Args:
         spec: {"encoder": name, "options": {...}}, JSON only; rebuilds the encoder without its weights.
-        modality: What it reads, "image" or "table".
-        channels: Channels of the input: 1 or 3 of an image, 2 of a table.
+        modality: What it reads, "image", "table" or "connectome".
+        channels: Channels of the input: 1 or 3 of an image, 2 of a table, 1 of a connectome.
         size: Side in pixels of the image that the network was made for (others may be given); of a table the
-            number of features.
+            number of features, of a connectome that of edges.
         dim: Length of the embedding.
         blocks: (name, block), stem first; each holds parameters.
         pool: From what the last block gives to (n, dim).
@@ -194,12 +195,14 @@ def _check_rebuilt(encoder: Encoder, inputs: Tensor) -> None:
 
 
 def _check_shape(encoder: Encoder, inputs: Tensor) -> None:
-    """An image of another number of channels, or a table of another number of features, is refused."""
+    """An image of other channels, a table of other features and a connectome of other edges are refused."""
     if encoder.modality == "image":
         _require(encoder.channels in (1, 3), encoder, f"{encoder.channels} channels, not 1 or 3")
         foreign, what = inputs[:, :1].expand(-1, 4 - encoder.channels, -1, -1), "channels"
     else:
-        foreign, what = inputs.repeat_interleave(2, dim=-1), "features"
+        what = {"table": "features", "connectome": "edges"}.get(encoder.modality, "")
+        _require(bool(what), encoder, f"the modality {encoder.modality} is none that there is")
+        foreign = inputs.repeat_interleave(2, dim=-1)
     try:
         encoder(foreign)
     except EncoderError:

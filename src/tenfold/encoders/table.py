@@ -15,6 +15,8 @@ from tenfold.encoders.contract import Encoder
 from tenfold.errors import EncoderError
 
 CHANNELS = 2
+_GAP = 2.0
+"""What a gap counts: where one row of six has it, its SD is 0.75, so it weighs about as much as a value does."""
 
 
 class TableEncoder(Encoder):
@@ -24,7 +26,7 @@ class TableEncoder(Encoder):
         name: Its name among the encoders.
         features: Number of features.
         dim: Length of the embedding.
-        options: The other options of the family.
+        options: The options of the family but for `features`.
         blocks: As for `Encoder`; a block `Columns` should begin the first.
 
     Raises:
@@ -42,7 +44,7 @@ class TableEncoder(Encoder):
         blocks: Sequence[tuple[str, nn.Module]],
     ) -> None:
         super().__init__(
-            spec={"encoder": name, "options": {"features": features, "dim": dim, **options}},
+            spec={"encoder": name, "options": {"features": features, **options}},
             modality="table",
             channels=CHANNELS,
             size=features,
@@ -82,6 +84,14 @@ class Columns(nn.Module):
                 expected=f"a float table of shape (n, {CHANNELS}, {self.features}): values, and whether observed",
             )
         return x
+
+
+class ValuesAndGaps(nn.Module):
+    """Lays values and gaps end to end. Most values are there, so a gap is told by what is not 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (n, 2 * features) of x, (n, 2, features)."""
+        return torch.cat([x[:, 0], _GAP * (1.0 - x[:, 1])], dim=1)
 
 
 def refuse_below_one(name: str, **options: int) -> None:

@@ -35,7 +35,7 @@ class TableConv1d(TableEncoder):
             NAME,
             features,
             dim,
-            options={"width": width},
+            options={"dim": dim, "width": width},
             blocks=[
                 ("convolution.0", nn.Sequential(Columns(features), *_convolution(CHANNELS, width))),
                 ("convolution.1", nn.Sequential(*_convolution(width, 2 * width))),

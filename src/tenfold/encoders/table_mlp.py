@@ -5,15 +5,12 @@ It must not know what the features are; their order makes no difference to it.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tenfold.encoders.table import CHANNELS, Columns, TableEncoder, refuse_below_one
+from tenfold.encoders.table import CHANNELS, Columns, TableEncoder, ValuesAndGaps, refuse_below_one
 from tenfold.errors import EncoderError
 
 NAME = "table_mlp"
-_GAP = 2.0
-"""What a gap counts: where one row of six has it, its SD is 0.75, so it weighs about as much as a value does."""
 
 
 class TableMlp(TableEncoder):
@@ -38,7 +35,7 @@ class TableMlp(TableEncoder):
             raise EncoderError(f"dropout = {dropout}", expected="from 0 to below 1", where=f"encoder {NAME}")
         first = nn.Sequential(
             Columns(features),
-            _ValuesAndGaps(),
+            ValuesAndGaps(),
             nn.Dropout(dropout),
             nn.Linear(CHANNELS * features, hidden),
             nn.ReLU(),
@@ -48,14 +45,6 @@ class TableMlp(TableEncoder):
             NAME,
             features,
             dim,
-            options={"hidden": hidden, "dropout": dropout},
+            options={"dim": dim, "hidden": hidden, "dropout": dropout},
             blocks=[("hidden", first), ("linear", nn.Linear(hidden, dim))],
         )
-
-
-class _ValuesAndGaps(nn.Module):
-    """Lays values and gaps end to end. Most values are there, so a gap is told by what is not 0."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give (n, 2 * features) of x, (n, 2, features)."""
-        return torch.cat([x[:, 0], _GAP * (1.0 - x[:, 1])], dim=1)

@@ -1,4 +1,4 @@
-"""The network: encoders, their fusion and the heads, frozen and thawed together.
+"""The network: encoders, their fusion, a shared layer and the heads, frozen and thawed together.
 
 It must not know patients, losses, optimisers or files.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tenfold import encoders as families
 from tenfold.encoders import Encoder
+from tenfold.encoders.dense import NORMS, dense
 from tenfold.errors import StudyError, nearest
 from tenfold.network.fusion import FUSIONS, present
 from tenfold.network.heads import HeadSpec, build_head
@@ -22,7 +23,9 @@ from tenfold.types import FloatArray
 
 
 class Network(nn.Module):
-    """Encoders -> fusion -> dropout -> one head a target.
+    """Encoders -> fusion -> dropout -> a layer that all targets share, if there is one -> one head a target.
+
+    A head that reconstructs the input decodes the joined embedding itself: it lies before the shared layer.
 
     Args:
         encoders: By the name of the input each reads.
@@ -30,9 +33,12 @@ class Network(nn.Module):
         fusion: How the embeddings are joined; one of `FUSIONS`.
         dropout: Share dropped of the joined embedding.
         modality_dropout: Probability with which a case loses an input in training, never all of them.
+        shared: Width of the shared layer, a dense one with ReLU; 0 is none.
+        norm: Norm of the shared layer: "layer", "batch" or "none".
+        head_norm: Whether the heads' outputs go through batch norm, as in the code of He et al. 2020.
 
     Raises:
-        StudyError: The fusion is unknown, a dropout impossible, or there is no encoder or head.
+        StudyError: The fusion or the norm is unknown, a number impossible, or there is no encoder or head.
     """
 
     def __init__(
@@ -42,6 +48,9 @@ class Network(nn.Module):
         fusion: str = "concat",
         dropout: float = 0.0,
         modality_dropout: float = 0.0,
+        shared: int = 0,
+        norm: str = "layer",
+        head_norm: bool = False,
     ) -> None:
         super().__init__()
         if not encoders or not heads:
@@ -51,6 +60,10 @@ class Network(nn.Module):
         for name, share in (("dropout", dropout), ("modality_dropout", modality_dropout)):
             if not 0 <= share < 1:
                 raise StudyError(f"{name} = {share}", expected="from 0 to below 1")
+        if norm not in NORMS:
+            raise StudyError(f"unknown norm '{norm}'", do=nearest(norm, NORMS))
+        if shared < 0:
+            raise StudyError(f"shared = {shared}", expected="at least 0")
         self.input_names = tuple(encoders)
         # Lists, because names come from the user and a ModuleDict refuses many: a dot, "type", "values".
         self.encoder_list = nn.ModuleList(encoders.values())
@@ -58,6 +71,9 @@ class Network(nn.Module):
         dims = {name: encoder.dim for name, encoder in encoders.items()}
         self.fusion = FUSIONS[fusion](dims, drop=modality_dropout)
         self.dropout = nn.Dropout(dropout)
+        self.shared_width, self.norm, self.head_norm = shared, norm, head_norm
+        # without the layer nothing is named in the state, so what was saved before there was one still loads
+        self.shared = nn.Sequential(*(dense(self.fusion.dim, shared, norm) if shared else ()))
         self.replace_heads(heads)
 
     @property
@@ -84,6 +100,9 @@ class Network(nn.Module):
             "fusion": self.fusion_name,
             "dropout": self.dropout.p,
             "modality_dropout": self.fusion.drop,
+            "shared": self.shared_width,
+            "norm": self.norm,
+            "head_norm": self.head_norm,
         }
 
     @classmethod
@@ -102,14 +121,16 @@ class Network(nn.Module):
             heads,
             fusion=spec["fusion"],
             dropout=spec["dropout"],
-            modality_dropout=spec.get("modality_dropout", 0.0),
+            **{name: spec[name] for name in ("modality_dropout", "shared", "norm", "head_norm") if name in spec},
         )
 
     def replace_heads(self, heads: Mapping[str, HeadSpec]) -> None:
         """Put new heads, freshly initialised, in the place of the old ones; what is frozen stays so."""
         self.head_specs = dict(heads)
         device = next(self.encoder_list.parameters()).device
-        self.head_list = nn.ModuleList(build_head(head, self.fusion.dim) for head in heads.values()).to(device)
+        self.head_list = nn.ModuleList(
+            build_head(head, self._reaches(head), norm=self.head_norm) for head in heads.values()
+        ).to(device)
         self.head_list.train(self.training)
 
     def forward(self, inputs: Mapping[str, Tensor], start: Mapping[str, int] | None = None) -> dict[str, Tensor]:
@@ -122,7 +143,7 @@ class Network(nn.Module):
                 the encoder's depth where the tensor is the embedding already.
 
         Returns:
-            Logits (n, classes) by target.
+            What its head says, (n, columns) by target.
 
         Raises:
             EncoderError: A case has no input at all, or an input has another shape than its encoder takes.
@@ -142,16 +163,26 @@ class Network(nn.Module):
         }
 
     def join(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From the embeddings, as `embed` gives them, to the logits (n, classes) by target.
+        """From the embeddings, as `embed` gives them, to what the heads say, (n, columns) by target.
 
         Raises:
             EncoderError: A case has no input at all.
         """
         joined = self.dropout(self.fusion(embeddings))
-        return {target: head(joined) for target, head in self.heads.items()}
+        with _norms_held(self.shared, self.head_list) if len(joined) == 1 else nullcontext():
+            shared = self.shared(joined)
+            return {
+                target: head(joined if self.head_specs[target].kind == "reconstruct" else shared)
+                for target, head in self.heads.items()
+            }
+
+    def _reaches(self, head: HeadSpec) -> int:
+        """Length of what a head sees."""
+        return self.fusion.dim if head.kind == "reconstruct" else self.shared_width or self.fusion.dim
 
     def thaw(self, what: str | int) -> None:
-        """Choose what learns; fusion, heads and encoders without weights of their own (`always_learns`) always do.
+        """Choose what learns; fusion, shared layer, heads and encoders without weights of their own
+        (`always_learns`) always do.
 
         Args:
             what: "all", "head" (no encoder at all), or how many of the last blocks of every encoder, with its
@@ -182,25 +213,20 @@ class Network(nn.Module):
 
         Args:
             target: Whose logits.
-            logits: (n, classes).
+            logits: (n, columns), what its head says.
 
         Returns:
-            (n, classes) float64, for `Calibration.apply`. Of two sigmoids only the positive's counts, since
-            two outputs that do not sum to 1 are not a probability: 0 and its logit.
+            float64, for `Calibration.apply`: (n, 2), negative and positive, or (n, classes) of classes that are not put
+            together; see `HeadSpec.scores`.
 
         Raises:
             StudyError: The target's findings do not exclude each other, so no softmax describes them.
         """
-        kind = self.head_specs[target].kind
-        values = np.asarray(logits.detach().to("cpu", torch.float64).numpy())
-        if kind == "multilabel":
-            raise StudyError(
-                f"target '{target}' is multi-label",
-                expected="classes that exclude each other, to calibrate and to decide on",
-            )
-        if kind == "two_sigmoid":
-            values = np.stack([np.zeros(len(values)), values[:, 1]], axis=1)
-        return values
+        try:
+            scores = self.head_specs[target].scores(logits.detach().to("cpu", torch.float64))
+        except StudyError as error:
+            raise StudyError(error.came, expected=error.expected, where=f"target '{target}'") from error
+        return np.asarray(scores.numpy())
 
 
 def _embedded(encoder: Encoder, x: Tensor, start: int) -> Tensor:
@@ -224,9 +250,11 @@ def _numbers(embedded: Tensor) -> Tensor:
 
 
 @contextmanager
-def _norms_held(encoder: Encoder) -> Iterator[None]:
+def _norms_held(*parts: nn.Module) -> Iterator[None]:
     """Let batch norm use its running statistics: one case has no spread of its own."""
-    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    norms = [
+        m for part in parts for m in part.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+    ]
     for norm in norms:
         norm.eval()
     try:

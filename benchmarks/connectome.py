@@ -85,7 +85,7 @@ def plain_training(member: Member, prepared: Prepared, targets: Sequence[Target]
 
     def loss(rows: np.ndarray, truth: Tensor) -> Tensor:
         logits = said(rows)
-        return torch.stack([functional.cross_entropy(logits[k], truth[:, k]) for k in learns]).sum()
+        return torch.stack([functional.cross_entropy(logits[k], truth[:, k]) for k in learns]).mean()
 
     lowest, best = float("inf"), network.state_dict()
     for order in orders(member.seed, recipe.epochs, len(member.train)):

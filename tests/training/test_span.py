@@ -84,7 +84,7 @@ def _plain_loss(said: Sequence[Tensor], labels: Tensor, weights: Sequence[Tensor
             total = total + functional.mse_loss(logits[known, 0], column[known])
         else:
             total = total + functional.cross_entropy(logits[known], column[known].long(), weight)
-    return total
+    return total / len(TARGETS)
 
 
 def _plain_fit(member: Member, prepared: Prepared) -> tuple[list[np.ndarray], dict[str, Tensor], list[float]]:
@@ -161,6 +161,7 @@ def test_the_span_is_the_plain_loop(prepared: Prepared, changes: dict) -> None:
     expected, state, history = _plain_fit(member, prepared)
     (trained,) = fit_members([member], [prepared], TARGETS)
     assert trained.history == pytest.approx(history, abs=1e-4)
+    assert len(trained.train_history) == len(history)
     assert trained.best_epoch == int(np.argmin(history)) + 1
     (said,) = predict_members([trained], [prepared], _everyone(1))
     _close(said, dict(zip((t.name for t in TARGETS), expected, strict=True)))
@@ -253,6 +254,32 @@ def test_a_start_is_where_it_begins_and_learns_at_its_own_rate(prepared: Prepare
         assert torch.equal(trained.tensors["edges.1.weight"], start["edges.1.weight"])
         assert not torch.equal(trained.tensors["fusion.0.weight"], before.tensors["fusion.0.weight"])
         assert trained.member.start[FIRST] is start[FIRST]
+
+
+def test_products_stand_for_first_weights_that_would_not_fit_in_memory(prepared: Prepared) -> None:
+    member = _member(prepared)
+    first = initial_state(member, prepared, TARGETS)[FIRST]
+    bare = replace(member, base=prepared.edges @ first.T)
+    one, other = fit_members([member], [prepared], TARGETS) + fit_members([bare], [prepared], TARGETS)
+    assert torch.equal(one.coordinates, other.coordinates)
+    assert torch.allclose(one.first_layer(prepared), other.first_layer(prepared, first), atol=1e-6)
+    _close(*predict_members([one, other], [prepared], _everyone(2)))
+    with pytest.raises(TrainingError, match="only their products"):
+        other.first_layer(prepared)
+    with pytest.raises(TrainingError, match=r"\(26, 12\)"):
+        fit_members([replace(bare, base=bare.base[:3])], [prepared], TARGETS)
+
+
+def test_a_score_that_is_not_standardised_is_learned_as_it_is(prepared: Prepared) -> None:
+    member = _member(prepared, targets=("motor",))
+    labels = (member.train_labels - 100) / 15
+    targets = (*TARGETS[:2], Target("motor", 1, standardise=False))
+    (trained,) = fit_members([replace(member, train_labels=labels)], [prepared], targets)
+    assert trained.scales.tolist() == [[0, 1]] * 3
+    (again,) = fit_members([member], [prepared], TARGETS)
+    assert again.scales[2] == pytest.approx(
+        [np.nanmean(member.train_labels[:, 2]), np.nanstd(member.train_labels[:, 2])]
+    )
 
 
 def test_adamw_divides_in_the_coordinates_and_shrinks_the_first_weights(prepared: Prepared) -> None:

@@ -1,6 +1,6 @@
-"""Classical models on table features, tuned on inner folds by patient: what a network has to beat.
+"""Classical models on table features or edges, tuned on inner folds by patient: what a network has to beat.
 
-It must not know tables, units or imputation (it takes numbers), nor the cases that are kept for testing.
+It must not know tables, connectomes, units or imputation (it takes numbers), nor the cases that are kept for testing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
+from scipy.stats import t as student
 
 from tenfold.errors import TrainingError, nearest
 from tenfold.stats import roc
@@ -21,6 +22,8 @@ from tenfold.types import FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 Settings = Mapping[str, Any]
 LogOdds = Callable[[FloatArray], FloatArray]
+FitOne = Callable[[Settings, FloatArray, BoolArray, int], LogOdds]
+FitAll = Callable[[Sequence[Settings], FloatArray, BoolArray, int], LogOdds]
 
 _MOST_FOLDS = 3
 
@@ -30,13 +33,14 @@ class Model:
     """One way to get log odds from numbers.
 
     Attributes:
-        fit: (settings, x, y, seed) -> a function from x, (n, features), to log odds, (n,).
+        fit: (settings to fit, x, y, seed) -> a function from x, (n, features), to log odds, (settings, n): all settings
+            at once, because what does not depend on them is then computed once.
         grid: The settings tried, the simplest first; it wins where several are equally good.
         takes_nan: Whether it deals with missing numbers itself.
         is_margin: It gives distances from a boundary, which out-of-fold Platt scaling turns into log odds.
     """
 
-    fit: Callable[[Settings, FloatArray, BoolArray, int], LogOdds]
+    fit: FitAll
     grid: tuple[Settings, ...]
     takes_nan: bool = False
     is_margin: bool = False
@@ -123,7 +127,7 @@ def fit_classical(
             expected="a patient for every case, and at least one setting",
         )
     fold = inner_folds(outcome, groups, seed)
-    out_of_fold = [_out_of_fold(kind, settings, x, outcome, fold, seed) for settings in grid]
+    out_of_fold = _out_of_fold(kind, grid, x, outcome, fold, seed)
     areas = [_mean_auc(scores, outcome, fold) for scores in out_of_fold]
     # Rounded, so that ties are ties.
     best = int(np.argmax(np.round(areas, 9)))
@@ -152,7 +156,8 @@ def refit(model: str, chosen: Mapping[str, Any], x: FloatArray, y: IntArray | Bo
         TrainingError: As for `fit_classical`.
     """
     kind, x, outcome = _checked(model, x, y)
-    return ClassicalFit(model, chosen, x.shape[1], kind.fit(chosen["settings"], x, outcome, seed))
+    rules = kind.fit([chosen["settings"]], x, outcome, seed)
+    return ClassicalFit(model, chosen, x.shape[1], lambda new: rules(new)[0])
 
 
 def inner_folds(outcome: BoolArray, groups: Sequence[str] | NDArray[Any], seed: int) -> IntArray:
@@ -187,13 +192,13 @@ def inner_folds(outcome: BoolArray, groups: Sequence[str] | NDArray[Any], seed: 
 
 
 def _out_of_fold(
-    kind: Model, settings: Settings, x: FloatArray, outcome: BoolArray, fold: IntArray, seed: int
+    kind: Model, grid: Sequence[Settings], x: FloatArray, outcome: BoolArray, fold: IntArray, seed: int
 ) -> FloatArray:
-    """Scores of every case by the model that was fitted without its fold."""
-    scores = np.empty(len(x))
+    """Scores, (settings, n), of every case by the models that were fitted without its fold."""
+    scores = np.empty((len(grid), len(x)))
     for k in range(int(fold.max()) + 1):
         kept = fold == k
-        scores[kept] = kind.fit(settings, x[~kept], outcome[~kept], seed)(x[kept])
+        scores[:, kept] = kind.fit(grid, x[~kept], outcome[~kept], seed)(x[kept])
     return scores
 
 
@@ -248,6 +253,127 @@ def _checked(model: str, x: FloatArray, y: IntArray | BoolArray) -> tuple[Model,
     return kind, x, outcome
 
 
+def cpm_edges(x: FloatArray, y: BoolArray, threshold: float) -> tuple[BoolArray, BoolArray]:
+    """Choose the edges that go with an outcome, by the test of Pearson's correlation.
+
+    Args:
+        x: (n, edges) of training cases.
+        y: (n,) True where the outcome is present.
+        threshold: The two-sided p below which an edge is chosen; not corrected for their number, as published.
+
+    Returns:
+        (edges,) those stronger in cases with the outcome, and (edges,) those weaker. A constant edge is in neither.
+    """
+    outcome = y - y.mean()
+    edges = x - x.mean(axis=0)
+    size = np.linalg.norm(edges, axis=0)
+    moves = size > 1e-9 * np.maximum(1.0, np.abs(x).max(axis=0))
+    r = outcome @ edges / np.where(moves, size * np.linalg.norm(outcome), 1.0)
+    freedom = len(x) - 2
+    quantile = student.ppf(1 - threshold / 2, max(freedom, 1))
+    least = quantile / np.sqrt(max(freedom, 1) + quantile**2) if freedom > 0 else np.inf
+    return np.asarray(moves & (r > least)), np.asarray(moves & (r < -least))
+
+
+def _each(fit: FitOne) -> FitAll:
+    """Fit settings one by one: of a model whose settings share no work."""
+
+    def fit_all(grid: Sequence[Settings], x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
+        rules = [fit(settings, x, y, seed) for settings in grid]
+        return lambda new: np.stack([rule(new) for rule in rules])
+
+    return fit_all
+
+
+def _standard(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and divisor of each feature: its spread times the root of their number, so that a case is about 1 long.
+
+    Then one grid serves a table of ten columns and a connectome of 19,900 edges. A constant feature becomes 0.
+    """
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    moves = spread > 1e-9 * np.maximum(1.0, np.abs(mean))
+    return mean, np.where(moves, spread, np.inf) * np.sqrt(x.shape[1])
+
+
+def _span(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Coordinates of cases in their own span, (n, k), and the way back, (features, k): x = coordinates @ way.T.
+
+    The weights of a linear model with an L2 penalty are a sum of training cases (the representer theorem), and turning
+    the axes leaves their length alone: so the fit of at most n coordinates is exactly the fit of all features.
+    """
+    if x.shape[1] <= len(x):
+        return x, np.eye(x.shape[1])
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+    length = np.sqrt(values[kept])
+    return vectors[:, kept] * length, x.T @ (vectors[:, kept] / length)
+
+
+def _rules(weights: Sequence[FloatArray], intercepts: Sequence[float], mean: FloatArray) -> LogOdds:
+    """Linear rules of features less their mean. They hold a number a feature, and no training case."""
+    across, along = np.stack(weights, axis=1), np.array(intercepts)[:, None]
+    return lambda new: ((new - mean) @ across).T + along
+
+
+def _logistic_regression(grid: Sequence[Settings], x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
+    """Logistic regression with an L2 penalty (le Cessie & van Houwelingen 1992), the intercept free of it.
+
+    Fitted in the span of the cases, which is exact (`_span`). C counts on features divided as `_standard` says: 1 of it
+    is 1 / features where features have spread 1.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, divisor = _standard(x)
+    inside, way = _span((x - mean) / divisor)
+    fits = [LogisticRegression(C=settings["C"], solver="newton-cholesky", tol=1e-8).fit(inside, y) for settings in grid]
+    return _rules([way @ fit.coef_[0] / divisor for fit in fits], [float(fit.intercept_[0]) for fit in fits], mean)
+
+
+def _linear_svm(grid: Sequence[Settings], x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
+    """Support vector machine with a linear kernel (Cortes & Vapnik 1995), by the products of the cases; C as above."""
+    from sklearn.svm import SVC
+
+    mean, divisor = _standard(x)
+    scaled = (x - mean) / divisor
+    products = scaled @ scaled.T
+    fits = [SVC(C=settings["C"], kernel="precomputed", tol=1e-4).fit(products, y) for settings in grid]
+    weights = [fit.dual_coef_[0] @ scaled[fit.support_] / divisor for fit in fits]
+    return _rules(weights, [float(fit.intercept_[0]) for fit in fits], mean)
+
+
+def _knn(grid: Sequence[Settings], x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
+    """The k nearest neighbours by Euclidean distance of standardised features (Cover & Hart 1967)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    mean, divisor = _standard(x)
+    ks = [min(settings["k"], len(x)) for settings in grid]
+    fitted = NearestNeighbors(n_neighbors=max(ks), algorithm="brute", n_jobs=1).fit((x - mean) / divisor)
+
+    def rules(new: FloatArray) -> FloatArray:
+        nearby = y[fitted.kneighbors((new - mean) / divisor, return_distance=False)]
+        return np.stack([_voted(nearby[:, :k].mean(axis=1), k) for k in ks])
+
+    return rules
+
+
+def _cpm(settings: Settings, x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
+    """Connectome-based predictive modelling (Shen et al., Nat Protoc 2017;12:506-518) of a yes or no.
+
+    Edges are chosen by `cpm_edges` among these cases; a logistic model takes the sum of the positive edges and that of
+    the negative ones. A slight L2 penalty holds its two weights, for the sums of chosen edges often divide a small
+    training set without a fault. That they look too good there is what the out-of-fold scaling of the margins mends.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    chosen = np.stack(cpm_edges(x, y, settings["threshold"]), axis=1).astype(np.float64)
+    mean = x.mean(axis=0)
+    sums = (x - mean) @ chosen
+    divisor = np.where(chosen.any(axis=0), sums.std(axis=0), np.inf)
+    fitted = LogisticRegression(C=1.0).fit(sums / divisor, y)
+    rules = _rules([chosen @ (fitted.coef_[0] / divisor)], [float(fitted.intercept_[0])], mean)
+    return lambda new: rules(new)[0]
+
+
 def _svm(settings: Settings, x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
     """Support vector machine with a radial kernel (Cortes & Vapnik 1995)."""
     from sklearn.svm import SVC
@@ -257,9 +383,13 @@ def _svm(settings: Settings, x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
 
 
 def _shares(fitted: Any, n: int) -> LogOdds:
+    """Log odds of the shares that a fitted forest or tree gives, n cases voting."""
+    return lambda new: _voted(fitted.predict_proba(new)[:, 1], n)
+
+
+def _voted(shares: FloatArray, n: int) -> FloatArray:
     """Log odds of voted shares, which are kept one case away from 0 and 1: n cases cannot tell more."""
-    ends = 1 / (n + 2), 1 - 1 / (n + 2)
-    return lambda new: np.asarray(logit(np.clip(fitted.predict_proba(new)[:, 1], *ends)), np.float64)
+    return np.asarray(logit(np.clip(shares, 1 / (n + 2), 1 - 1 / (n + 2))), np.float64)
 
 
 def _random_forest(settings: Settings, x: FloatArray, y: BoolArray, seed: int) -> LogOdds:
@@ -311,21 +441,25 @@ def _rounds(settings: Settings) -> tuple[int, dict[str, Any]]:
 
 
 MODELS: dict[str, Model] = {
+    "logistic_regression": Model(_logistic_regression, tuple({"C": c} for c in (0.1, 1.0, 10.0, 100.0))),
+    "linear_svm": Model(_linear_svm, tuple({"C": c} for c in (0.1, 1.0, 10.0, 100.0)), is_margin=True),
+    "knn": Model(_knn, tuple({"k": k} for k in (41, 21, 11, 5))),
+    "cpm": Model(_each(_cpm), tuple({"threshold": p} for p in (0.01, 0.05)), is_margin=True),
     "svm": Model(
-        _svm,
+        _each(_svm),
         tuple({"C": c, "gamma": g} for c in (0.3, 1.0, 3.0, 10.0) for g in (0.3, 1.0)),
         is_margin=True,
     ),
     "random_forest": Model(
-        _random_forest,
+        _each(_random_forest),
         tuple({"n_estimators": 100, "min_samples_leaf": leaf, "max_features": "sqrt"} for leaf in (8, 3)),
     ),
     "decision_tree": Model(
-        _decision_tree,
+        _each(_decision_tree),
         tuple({"max_depth": depth, "min_samples_leaf": leaf} for depth in (2, 3, 5) for leaf in (20, 10, 5)),
     ),
     "xgboost": Model(
-        _xgboost,
+        _each(_xgboost),
         tuple(
             {"rounds": rounds, "max_depth": depth, "learning_rate": 0.1, "subsample": 0.8, "min_child_weight": 2}
             for rounds in (40, 100)
@@ -334,7 +468,7 @@ MODELS: dict[str, Model] = {
         takes_nan=True,
     ),
     "lightgbm": Model(
-        _lightgbm,
+        _each(_lightgbm),
         tuple(
             {"rounds": rounds, "num_leaves": leaves, "learning_rate": 0.1, "min_data_in_leaf": 10}
             for rounds in (40, 100)

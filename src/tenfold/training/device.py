@@ -35,12 +35,13 @@ def prepare_machine(device: torch.device, threads: int | None = None) -> int:
     """Set threads and determinism for this process; return the number of threads."""
     count = threads or os.cpu_count() or 1
     torch.set_num_threads(count)
-    # convolutions of a fixed algorithm: the same seed on the same machine gives the same result
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # filling every fresh tensor with NaN would find our own bugs and slow each convolution down
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if device.type == "cuda":
+    # What is used here is fixed on a CPU anyway, and this call alone loads torch's compiler: seconds of every command.
+    if device.type != "cpu":
+        # convolutions of a fixed algorithm: the same seed on the same machine gives the same result
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # filling every fresh tensor with NaN would find our own bugs and slow each convolution down
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
     return count
 

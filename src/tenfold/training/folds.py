@@ -23,6 +23,7 @@ from tenfold.training.device import seed_for
 from tenfold.training.loop import predict_scores
 from tenfold.training.sources import Altered, Inputs, Source
 from tenfold.training.stages import Material, Stage, run_stages, source_for
+from tenfold.training.together import Together
 from tenfold.types import FloatArray, IntArray, write_atomically
 
 
@@ -61,6 +62,7 @@ def run_fold(
     cache: Path,
     autocast: torch.dtype = torch.float32,
     alter: Sequence[str] = (),
+    fitted: Together | None = None,
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> FoldResult:
     """Run one fold, or read it back if it is already there.
@@ -76,6 +78,7 @@ def run_fold(
         cache: For outputs of frozen layers.
         autocast: torch.float32 or torch.bfloat16.
         alter: Inputs that the test cases are also predicted without, and with another test case's in its place.
+        fitted: What became of its one stage where it was trained together with other folds.
         progress: As for `run_stages`.
 
     Returns:
@@ -84,10 +87,15 @@ def run_fold(
     done = folder / "done.json"
     if not done.is_file():
         network = build()
-        fits = run_stages(
-            network, stages, seed=seed, cache=cache, checkpoints=folder / "checkpoints", autocast=autocast,
-            progress=progress,
-        )  # fmt: skip
+        if fitted is None:
+            fits = run_stages(
+                network, stages, seed=seed, cache=cache, checkpoints=folder / "checkpoints", autocast=autocast,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            network.load_state_dict(fitted.state())
+            network.eval()
+            fits = (fitted.fit,)
         targets = stages[-1][0].targets
         source = source_for(network, inputs, cache, stages[-1][0].variants, autocast)
 

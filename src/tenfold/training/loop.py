@@ -17,7 +17,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tenfold.errors import TrainingError
+from tenfold.errors import TrainingError, nearest
+from tenfold.network.fusion import present
+from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 from tenfold.training.checkpoint import Checkpoint
 from tenfold.training.device import seed_for
@@ -26,6 +28,7 @@ from tenfold.training.sources import Part, Source
 from tenfold.types import FloatArray, IntArray
 
 _EVALUATION_BATCH = 64
+TARGET_WEIGHTS = ("equal", "uncertainty")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     # fused: one call a tensor; where a network is small, the calls are what costs
     "adamw": partial(torch.optim.AdamW, fused=True),
@@ -36,7 +39,16 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stage is trained; the keys of the study file's [training], which documents them."""
+    """How a stage is trained; the keys of the study file's [training], which documents them.
+
+    Attributes:
+        corrupt: Share of every connectome's edges set to 0 in training, others in each epoch: the masking noise of a
+            denoising auto-encoder (Vincent et al. 2010).
+        target_weights: "equal", or "uncertainty": learned with the rest (Kendall, Gal, Cipolla 2018), then thrown away.
+
+    Raises:
+        TrainingError: One of these two is impossible.
+    """
 
     thaw: str | int = "all"
     epochs: int = 20
@@ -54,6 +66,16 @@ class Recipe:
     label_smoothing: float = 0.0
     averaging: float = 0.0
     norm: str = "learn"
+    corrupt: float = 0.0
+    target_weights: str = "equal"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.corrupt < 1:
+            raise TrainingError(f"corrupt = {self.corrupt}", expected="from 0 to below 1")
+        if self.target_weights not in TARGET_WEIGHTS:
+            raise TrainingError(
+                f"unknown target_weights '{self.target_weights}'", do=nearest(self.target_weights, TARGET_WEIGHTS)
+            )
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,8 @@ class Fit:
     """What a stage's training gave.
 
     Attributes:
-        history: One entry an epoch: epoch, train_loss, inner_loss, inner_auc, inner_accuracy, rate.
+        history: One entry an epoch: epoch, train_loss, inner_loss, inner_auc, inner_accuracy, rate, and "weight
+            <target>" where the targets' weights are learned. The losses are means over targets.
         best_epoch: The epoch whose weights were kept, from 1.
     """
 
@@ -85,7 +108,8 @@ def fit(
 
     Args:
         network: Already thawed as the recipe says.
-        targets: Which heads are fitted; their losses, each the mean over its known labels, are averaged.
+        targets: Which heads are fitted; their losses, each the mean over its known labels, are averaged, and weighed
+            as the recipe says.
         train: What is fitted on.
         inner: What stopping and the choice of the epoch are decided on.
         recipe: Rates, epochs, schedule.
@@ -101,9 +125,10 @@ def fit(
         TrainingError: The loss is no longer a number.
     """
     losses = _Losses(network, targets, train, recipe)
-    optimizer = _optimizer(network, recipe)
+    optimizer = _optimizer(network, recipe, losses.learned)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     learned = {name: p for name, p in network.state_dict(keep_vars=True).items() if _learns(network, name)}
+    learned |= losses.learned
     average = {name: p.detach().clone() for name, p in learned.items()} if recipe.averaging else learned
     saved = Checkpoint(checkpoint, optimizer, learned, average)
     history: list[dict[str, float]] = saved.restore()
@@ -119,7 +144,7 @@ def fit(
             _hold_norms(network)
         total = 0.0
         for picks in batches(len(train), recipe.batch, seed_for(seed, "order", epoch)):
-            inputs = train.batch(picks, epoch=epoch)
+            inputs = _corrupted(network, train.batch(picks, epoch=epoch), recipe.corrupt)
             with torch.autocast(device_type, autocast, autocast != torch.float32):
                 logits = network(inputs, train.source.start)
             loss = losses.of(logits, train, picks)
@@ -142,6 +167,7 @@ def fit(
                     "train_loss": total / len(train),
                     **judged,
                     "rate": recipe.rate * factor,
+                    **losses.weights(),
                 }
             )
             if best_epoch(history, recipe.monitor) == epoch + 1:
@@ -165,9 +191,13 @@ def predict_scores(
     views: int = 1,
     autocast: torch.dtype = torch.float32,
 ) -> dict[str, FloatArray]:
-    """Return what calibration takes of some cases, by target (n, classes): the mean over their test-time views."""
+    """Return what calibration takes of some cases, by target (n, classes): the mean over their test-time views.
+
+    The classes are two, negative and positive, wherever the head knows which (`HeadSpec.binary`).
+    """
     if not len(rows):
-        return {target: np.empty((0, len(network.head_specs[target].classes))) for target in targets}
+        heads = {target: network.head_specs[target] for target in targets}
+        return {target: np.empty((0, 2 if head.binary else len(head.classes))) for target, head in heads.items()}
     seen = [_logits(network, source, rows, targets, view_index=k, autocast=autocast) for k in range(views)]
     return {target: np.mean([network.to_scores(target, each[target]) for each in seen], axis=0) for target in targets}
 
@@ -230,7 +260,18 @@ def _hold_norms(network: Network) -> None:
                 module.eval()
 
 
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+def _corrupted(network: Network, inputs: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Set a share of the edges of every connectome to 0; who has none keeps the row of NaN that says so."""
+    found = dict(inputs)
+    for name, encoder in network.encoders.items():
+        if share and encoder.modality == "connectome" and name in found:
+            x = found[name]
+            hit = (torch.rand(x.shape, device=x.device) < share) & present(x)[:, None]
+            found[name] = x.masked_fill(hit, 0.0)
+    return found
+
+
+def _optimizer(network: Network, recipe: Recipe, beside: Mapping[str, Tensor]) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = []
     # an encoder that always learns starts from nothing, as the head does, and learns at its rate
     transferred = {
@@ -249,6 +290,8 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
             ]
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay if decays else 0.0})
+    if beside:
+        groups.append({"params": list(beside.values()), "lr": recipe.rate, "weight_decay": 0.0})
     return OPTIMIZERS[recipe.optimizer](groups)
 
 
@@ -293,26 +336,53 @@ class _Swapped:
 
 
 class _Losses:
-    """The losses of a stage's targets, averaged; a target of which a batch knows nothing adds nothing."""
+    """The losses of a stage's targets, averaged; a target of which a batch knows nothing adds nothing.
+
+    Attributes:
+        learned: What weighs the targets, if that is learned: the logarithm of each one's variance.
+    """
 
     def __init__(self, network: Network, targets: Sequence[str], train: Part, recipe: Recipe) -> None:
-        self._kinds = {target: network.head_specs[target].kind for target in targets}
+        self._heads = {target: network.head_specs[target] for target in targets}
         self._smoothing = recipe.label_smoothing
         self._weights = {
-            target: class_weights(kind, train.labels[target]) if recipe.class_weights else None
-            for target, kind in self._kinds.items()
+            target: class_weights(head.kind, train.labels[target], len(head.classes)) if recipe.class_weights else None
+            for target, head in self._heads.items()
         }
+        device = next(network.parameters()).device
+        self.learned: dict[str, Tensor] = {}
+        if recipe.target_weights == "uncertainty":
+            self.learned["log_variances"] = torch.zeros(len(targets), device=device, requires_grad=True)
 
     def of(self, logits: Mapping[str, Tensor], part: Part, picks: IntArray) -> Tensor:
         """Return the loss of a batch."""
         losses = []
-        for target, kind in self._kinds.items():
+        for k, (target, head) in enumerate(self._heads.items()):
             said, weights = logits[target].float(), self._weights[target]
-            labels = part.labels[target][torch.from_numpy(picks)].to(said.device)
-            losses.append(
-                LOSSES[kind](said, labels, None if weights is None else weights.to(said.device), self._smoothing)
+            labels = head.taught(part.labels[target][torch.from_numpy(picks)]).to(said.device)
+            loss = LOSSES[head.kind](
+                said, labels, None if weights is None else weights.to(said.device), self._smoothing
             )
+            if self.learned and not bool(labels.isnan().all()):
+                log_variance = self.learned["log_variances"][k]
+                loss = loss * (-log_variance).exp() * _gauss(head) + 0.5 * log_variance
+            losses.append(loss)
         return torch.stack(losses).mean()
+
+    def weights(self) -> dict[str, float]:
+        """Return what each target's loss is multiplied with, where that is learned."""
+        if not self.learned:
+            return {}
+        found = (-self.learned["log_variances"].detach()).exp().tolist()
+        return {
+            f"weight {target}": weight * _gauss(head)
+            for (target, head), weight in zip(self._heads.items(), found, strict=True)
+        }
+
+
+def _gauss(head: HeadSpec) -> float:
+    """One half before a squared error and one before a cross-entropy: what the likelihoods of Kendall et al. have."""
+    return 0.5 if head.kind in ("number", "reconstruct") else 1.0
 
 
 def _judge(network: Network, targets: Sequence[str], part: Part, autocast: torch.dtype) -> dict[str, float]:
@@ -320,21 +390,30 @@ def _judge(network: Network, targets: Sequence[str], part: Part, autocast: torch
     logits = _logits(network, part.source, part.rows, targets, autocast=autocast)
     losses, columns = [], []
     for target in targets:
-        kind, said, labels = network.head_specs[target].kind, logits[target], part.labels[target]
-        losses.append(float(LOSSES[kind](said, labels.double(), None, 0.0)))
-        if kind == "multilabel":
-            columns += [(labels[:, k].numpy(), said[:, k].numpy()) for k in range(labels.shape[1])]
-        else:
-            columns.append((labels.numpy(), (said[:, -1] - said[:, 0]).numpy()))
+        head, said, labels = network.head_specs[target], logits[target], part.labels[target].double()
+        losses.append(float(LOSSES[head.kind](said, head.taught(labels), None, 0.0)))
+        columns += _yes_or_no(head, said, labels)
     aucs, hits = [], []
     for truth, value in columns:
         known = ~np.isnan(truth)
         hits.append((value[known] > 0) == truth[known])
         if len(np.unique(truth[known])) == 2:
             aucs.append(float(roc_auc_score(truth[known], value[known])))
-    right = np.concatenate(hits)
+    right = np.concatenate([np.empty(0, bool), *hits])
     return {
         "inner_loss": float(np.mean(losses)),
         "inner_auc": float(np.mean(aucs)) if aucs else math.nan,
         "inner_accuracy": float(right.mean()) if len(right) else math.nan,
     }
+
+
+def _yes_or_no(head: HeadSpec, said: Tensor, labels: Tensor) -> list[tuple[FloatArray, FloatArray]]:
+    """Return pairs of the truth, 0, 1 or NaN, and a value that is above 0 where the head says yes; (n,) each."""
+    if head.kind == "multilabel":
+        return [(labels[:, k].numpy(), said[:, k].numpy()) for k in range(labels.shape[1])]
+    if head.kind == "two_sigmoid":
+        return [(labels.numpy(), (said[:, 1] - said[:, 0]).numpy())]
+    if not head.binary:
+        return []
+    scores = head.scores(said)
+    return [(head.truth(labels).numpy(), (scores[:, 1] - scores[:, 0]).numpy())]

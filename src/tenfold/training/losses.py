@@ -69,26 +69,80 @@ def two_sigmoid_loss(logits: Tensor, labels: Tensor, weights: Tensor | None, smo
     return (cells * weights[labels[known].long()]).mean() if weights is not None else cells.mean()
 
 
+def ordinal_loss(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Binary cross-entropy of every step between levels (Frank & Hall 2001).
+
+    Args:
+        logits: (n, levels - 1) that the level is above each step.
+        labels: (n,) level indices as floats, NaN where unknown.
+        weights: Must be None: no weights balance levels in order.
+        smoothing: Moves 0 and 1 towards one half.
+
+    Returns:
+        The mean over steps and known labels.
+    """
+    above = (labels[:, None] > torch.arange(logits.shape[1], device=labels.device)).to(logits)
+    return multilabel_loss(logits, above.masked_fill(torch.isnan(labels)[:, None], torch.nan), weights, smoothing)
+
+
+def number_loss(said: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Squared error of a score.
+
+    Args:
+        said: (n, 1).
+        labels: (n,) in the units of what is said, NaN where unknown.
+        weights: Not asked.
+        smoothing: Not asked.
+
+    Returns:
+        The mean over known labels.
+    """
+    return reconstruct_loss(said[:, :1], labels[:, None], weights, smoothing)
+
+
+def reconstruct_loss(said: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    """Squared error of every cell of an input.
+
+    Args:
+        said: (n, features).
+        labels: (n, features), NaN where unknown.
+        weights: Not asked.
+        smoothing: Not asked.
+
+    Returns:
+        The mean over known cells.
+    """
+    known = ~torch.isnan(labels)
+    errors = (said - torch.where(known, labels, said.detach())).square()
+    return errors.sum() / known.sum().clamp_min(1)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
     "softmax": softmax_loss,
     "multilabel": multilabel_loss,
     "two_sigmoid": two_sigmoid_loss,
+    "ordinal": ordinal_loss,
+    "number": number_loss,
+    "reconstruct": reconstruct_loss,
 }
 
 
-def class_weights(kind: str, labels: Tensor) -> Tensor:
+def class_weights(kind: str, labels: Tensor, classes: int = 2) -> Tensor | None:
     """Return the weights that balance classes, from training labels alone.
 
     Args:
         kind: Kind of head.
         labels: As the loss takes them.
+        classes: Number of classes, where they exclude each other.
 
     Returns:
-        For classes: n / (classes * n_class). For columns: negatives / positives.
+        For classes: n / (classes * n_class). For columns: negatives / positives. None for levels in order and numbers.
     """
+    if kind in ("ordinal", "number", "reconstruct"):
+        return None
     if kind == "multilabel":
         positives = torch.nansum(labels, 0)
         negatives = (~torch.isnan(labels)).sum(0) - positives
         return negatives.clamp_min(1) / positives.clamp_min(1)
-    counts = torch.bincount(labels[~torch.isnan(labels)].long(), minlength=2).clamp_min(1)
-    return counts.sum() / (len(counts) * counts)
+    counts = torch.bincount(labels[~torch.isnan(labels)].long(), minlength=classes)
+    return counts.sum() / (classes * counts.clamp_min(1))

@@ -28,12 +28,13 @@ class Target:
 
     Attributes:
         name: Its name.
-        classes: Number of classes that exclude each other, from 2 on; 1 is a continuous score, which each member
-            standardises by its own training rows.
+        classes: Number of classes that exclude each other, from 2 on; 1 is a continuous score.
+        standardise: Whether each member standardises a score by its own training rows; if not, it is learned as it is.
     """
 
     name: str
     classes: int = 2
+    standardise: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SpanRecipe:
         epochs: Passes over the training rows.
         batch: Rows of a batch; batches of an epoch differ by one at most.
         rate: Learning rate.
-        encoder_rate: Of the tensors that came with a member's start; None is `rate`.
+        encoder_rate: Of the layers over the connectome; None is `rate`.
         optimizer: "sgd" (momentum as below, exact) or "adamw" (in the coordinates, see `tenfold.training.span`).
         momentum: Of SGD.
         nesterov: Whether SGD looks ahead.
@@ -106,7 +107,8 @@ class SpanRecipe:
 
 
 # He et al. 2020 to the letter: their code's widths, norms, optimiser and batch. Keras' norm layers move more slowly
-# (momentum 0.99, which 150 steps do not fill); ours are torch's.
+# (momentum 0.99, which 150 steps do not fill); ours are torch's. Keras adds up the targets' losses, of which we
+# take the mean: a rate of 0.01 times the number of targets follows it there.
 PAPER = SpanRecipe(norm="batch", head_norm=True)
 
 
@@ -161,6 +163,8 @@ class Member:
         targets: Names of the targets it learns; None is all of them.
         prepared: Which of the preparations it sees, from 0.
         start: Tensors it begins with, by the names of `Trained.state`; shared between members, never copied if large.
+        base: (subjects, h) products of the first layer's initial weights with everyone of its preparation. Who gives
+            these keeps the weights, which are then not in `start`: many members' weights would not fit in memory.
     """
 
     name: str
@@ -173,6 +177,7 @@ class Member:
     targets: tuple[str, ...] | None = None
     prepared: int = 0
     start: Mapping[str, Tensor] = field(default_factory=dict)
+    base: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +187,9 @@ class Trained:
     Attributes:
         member: The member.
         targets: All targets of the fit.
-        history: Its inner loss (sum over targets) after each epoch up to where it stopped; empty without inner rows.
+        history: Its inner loss (mean over its targets) after each epoch up to where it stopped; empty without inner
+            rows.
+        train_history: Its loss in training, likewise; as long as `history`, or as the training.
         best_epoch: The epoch whose weights these are, from 1.
         tensors: All tensors but the first layer's weights, by the names of `state`.
         coordinates: (n, h) of the first layer in its training rows; None where it sees no connectome.
@@ -194,6 +201,7 @@ class Trained:
     member: Member
     targets: tuple[Target, ...]
     history: tuple[float, ...]
+    train_history: tuple[float, ...]
     best_epoch: int
     tensors: Mapping[str, Tensor]
     coordinates: Tensor | None
@@ -201,22 +209,24 @@ class Trained:
     kept: float
     scales: FloatArray
 
-    def first_layer(self, prepared: Prepared) -> Tensor:
+    def first_layer(self, prepared: Prepared, first: Tensor | None = None) -> Tensor:
         """Fold the coordinates back into weights.
 
         Args:
             prepared: The preparation that the member was trained on.
+            first: The weights it began with, where the member has but their products.
 
         Returns:
             (h, p), one weight an edge and unit.
 
         Raises:
-            TrainingError: It sees no connectome.
+            TrainingError: It sees no connectome, or nobody has the weights it began with.
         """
         if self.coordinates is None or prepared.edges is None:
             raise TrainingError("a network that sees no connectome has no weights over edges", where=self.member.name)
         rows = prepared.edges[torch.from_numpy(self.member.train).to(prepared.edges.device)]
-        return torch.addmm(first_weight(self.member, prepared.edges), self.coordinates.T, rows, beta=self.kept)
+        began = first_weight(self.member, prepared.edges) if first is None else first.to(rows)
+        return torch.addmm(began, self.coordinates.T, rows, beta=self.kept)
 
     def state(self, prepared: Prepared) -> dict[str, Tensor]:
         """Return all tensors, as torch.nn has them: weights (out, in), the first layer's folded back.
@@ -247,7 +257,13 @@ def shape_of(recipe: SpanRecipe, prepared: Prepared, targets: Sequence[Target]) 
 
 
 def first_weight(member: Member, edges: Tensor) -> Tensor:
-    """Return the first layer's weights that a member begins with, (h, p), like `edges` in kind and place."""
+    """Return the first layer's weights that a member begins with, (h, p), like `edges` in kind and place.
+
+    Raises:
+        TrainingError: It has but their products.
+    """
+    if member.base is not None:
+        raise TrainingError("its first weights are not here, only their products", where=member.name)
     if FIRST in member.start:
         return member.start[FIRST].to(edges)
     return _drawn(member.seed, FIRST, (member.recipe.edges[0], edges.shape[1]), edges.shape[1]).to(edges)
@@ -353,6 +369,14 @@ def _check_labels(member: Member, targets: Sequence[Target]) -> None:
 
 
 def _check_start(member: Member, seen: Prepared, targets: Sequence[Target]) -> None:
+    if member.base is not None:
+        expected = (seen.subjects, *member.recipe.edges[:1])
+        if tuple(member.base.shape) != expected or FIRST in member.start:
+            raise TrainingError(
+                f"products of its first weights of shape {tuple(member.base.shape)}",
+                expected=f"{expected}, and no such weights in its start",
+                where=member.name,
+            )
     if not member.start:
         return
     shapes = {name: shape for name, (shape, _) in _small_shapes(member.recipe, seen, targets).items()}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ class Part:
     Attributes:
         source: Gives tensors.
         rows: (n,) its rows in the source.
-        labels: By target: (n,) class indices or (n, columns) of 0 and 1, float32, NaN where unknown.
+        labels: By target, float32, NaN where unknown: (n,) indices of classes or levels, or scores; (n, columns) of
+            0 and 1, or of what is to be reconstructed.
     """
 
     source: Source
@@ -65,7 +66,7 @@ class Part:
 
 
 class Inputs:
-    """Batches of pictures from the store, augmented on the tensor, and of rows of tables.
+    """Batches of pictures from the store, augmented on the tensor, and of rows of tables and of connectomes.
 
     A case that lacks an input has a row of NaN in its tensor: the network's word for absent.
 
@@ -74,7 +75,8 @@ class Inputs:
         augmentation: Random changes of pictures in training.
         seed: Of the augmentation.
         device: Where the tensors go.
-        tables: For each input of a table, float32 (cases, 2, features): value and observed, as prepared.
+        tables: For each input of a table, float32 (cases, 2, features): value and observed, as prepared; for each of
+            connectomes, float32 (cases, edges).
     """
 
     def __init__(
@@ -101,7 +103,10 @@ class Inputs:
     def has(self, name: str) -> NDArray[np.bool_]:
         """(cases,) whether each case has an input."""
         if name in self.tables:
-            return np.asarray(~np.isnan(self.tables[name][:, 0, 0]))
+            table: NDArray[Any] = self.tables[name]
+            while table.ndim > 1:
+                table = table[:, 0]
+            return np.asarray(~np.isnan(table))
         return np.asarray(self.stores[name][1] >= 0)
 
     def has_any(self, names: Sequence[str]) -> NDArray[np.bool_]:
@@ -109,7 +114,7 @@ class Inputs:
         return np.any([self.has(name) for name in names], axis=0)
 
     def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
-        """Return float32 tensors: pictures (n, channels, side, side) in [0, 1], tables (n, 2, features)."""
+        """Return float32 tensors: pictures (n, channels, side, side) in [0, 1], tables (n, 2, features), (n, edges)."""
         return {name: self.tensor(name, rows, epoch, view_index) for name in self.names}
 
     def tensor(self, name: str, rows: IntArray, epoch: int | None = None, view_index: int = 0) -> Tensor:

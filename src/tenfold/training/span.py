@@ -77,13 +77,11 @@ def fit_members(
     """
     for member in members:
         check_member(member, prepared, targets)
-    products = _Products(prepared, prepared)
+    products = _Products(prepared, prepared, {_origin(one): one.base for one in members if one.base is not None})
     found: dict[int, Trained] = {}
 
     def kind(member: Member) -> Hashable:
-        # what came with a start matters only where it learns at a rate of its own
-        started = () if member.recipe.encoder_rate is None else tuple(sorted(member.start))
-        return member.recipe, len(member.train), len(member.inner) > 0, started
+        return member.recipe, len(member.train), len(member.inner) > 0
 
     def fit(places: list[int]) -> list[Trained]:
         return _Chunk([members[i] for i in places], products, tuple(targets)).fit()
@@ -133,9 +131,9 @@ def predict_members(
 
 
 def orders(seed: int, epochs: int, n: int) -> IntArray:
-    """Return the order of n training rows in each epoch, (epochs, n)."""
-    generator = np.random.default_rng(seed_for(seed, "order"))
-    return generator.permuted(np.tile(np.arange(n), (epochs, 1)), axis=1)
+    """Return the order of n training rows in each epoch, (epochs, n): that of `tenfold.training.loop`."""
+    seeds = [seed_for(seed, "order", epoch) for epoch in range(epochs)]
+    return np.stack([np.random.default_rng(own).permutation(n) for own in seeds])
 
 
 def batch_slices(n: int, size: int) -> list[slice]:
@@ -191,12 +189,14 @@ class _Answers:
         weights: (M, r, targets), what each label counts; 0 where it is unknown.
         targets: The targets.
         columns: (columns,) which target a column belongs to.
+        parts: (M, 1, 1) what one target is of all that a member learns.
     """
 
     truth: Tensor
     weights: Tensor
     targets: tuple[Target, ...]
     columns: Tensor
+    parts: Tensor
 
     def ordered(self, places: Tensor) -> _Answers:
         """Put each member's rows into its own order, as `_ordered` does."""
@@ -207,7 +207,7 @@ class _Answers:
         return replace(self, truth=self.truth[:, rows], weights=self.weights[:, rows])
 
     def losses(self, said: Tensor) -> Tensor:
-        """Return (M,), the sum over targets of the mean over known labels of cross-entropy or squared error."""
+        """Return (M,), the mean over targets of the mean over known labels of cross-entropy or squared error."""
         lost = [
             ((view - truth).square() if classes == 1 else -view.log_softmax(3) * truth).flatten(2)
             for (view, classes), (truth, _) in zip(self._heads(said), self._heads(self.truth), strict=True)
@@ -224,9 +224,9 @@ class _Answers:
         return gradient
 
     def _shares(self) -> Tensor:
-        """Make the weights of each target sum to 1 over rows, unless none is known."""
+        """Make the weights of each target sum to its part over rows, unless none is known."""
         total = self.weights.sum(1, keepdim=True).clamp_min_(torch.finfo(self.weights.dtype).tiny)
-        return (self.weights / total).index_select(2, self.columns)
+        return (self.weights * self.parts / total).index_select(2, self.columns)
 
     def _heads(self, columns: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Give views (M, r, heads, classes) of heads that follow each other and have as many classes."""
@@ -304,7 +304,8 @@ class _Chunk:
         self.rows = products.rows(members, [one.train for one in members])
         labels = self._labels([one.train_labels for one in members])
         self.scales = _scales(labels, targets)
-        self.answers = _answers(labels, self.scales, targets, like, balanced=self.recipe.class_weights)
+        parts = like.new_tensor([1.0 / len(learnt(one, targets)) for one in members])[:, None, None]
+        self.answers = _answers(labels, self.scales, targets, parts, balanced=self.recipe.class_weights)
 
         self.inner: tuple[_Rows, _Answers] | None = None
         most = max(len(one.inner) for one in members)
@@ -312,30 +313,37 @@ class _Chunk:
             # where members have fewer inner rows, some of these come twice, but only once with labels
             rows = products.rows(members, [np.resize(one.inner, most) for one in members])
             labels = self._labels([one.inner_labels for one in members])
-            self.inner = rows, _answers(labels, self.scales, targets, like, balanced=False)
+            self.inner = rows, _answers(labels, self.scales, targets, parts, balanced=False)
 
     def fit(self) -> list[Trained]:
         """Train, and return each member as it was in its best epoch."""
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        watch = _Watch(self.members, self.live, self.recipe.patience)
+        watch, lost = _Watch(self.members, self.live, self.recipe.patience), []
         for epoch in range(self.recipe.epochs):
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * self._factor(epoch)
-            self._epoch(self.places[epoch])
+            lost.append(self._epoch(self.places[epoch]))
             if self.inner is not None and watch.stop_after(epoch + 1, self._judge(*self.inner)):
                 break
-        best = watch.best()
-        return [self._trained(i, best, watch) for i in range(len(self.members))]
+        best, lost_by = watch.best(), torch.stack(lost, 1).tolist()
+        return [self._trained(i, best, watch, lost_by[i]) for i in range(len(self.members))]
 
-    def _epoch(self, places: Tensor) -> None:
+    def _epoch(self, places: Tensor) -> Tensor:
+        """Go over all training rows once; return the mean loss of each member, (M,)."""
+        total = self.answers.parts.new_zeros(len(self.members))
         rows, answers, keep = self.rows.ordered(places), self.answers.ordered(places), self._keep()
         for part in self.slices:
             batch = rows.part(part)
-            said = self._said(batch, training=True, keep=None if keep is None else keep[:, part])
-            gradient = self.stack.backward(answers.part(part).gradient(said))
+            said, asked = (
+                self._said(batch, training=True, keep=None if keep is None else keep[:, part]),
+                answers.part(part),
+            )
+            total.add_(asked.losses(said), alpha=(part.stop - part.start) / self.n)
+            gradient = self.stack.backward(asked.gradient(said))
             if gradient is not None and batch.gram is not None:
                 self._pull(gradient, batch.gram, places[:, part])
             self.optimizer.step()
+        return total
 
     def _said(self, rows: _Rows, *, training: bool, keep: Tensor | None = None) -> Tensor:
         product = rows.products(self.live["coordinates"], self.live["kept"]) if self.recipe.edges else None
@@ -364,11 +372,10 @@ class _Chunk:
 
     def _prepare(self, live: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
         """Lay what learns alike end to end, for the optimizer to go over it in one sweep; return views and it."""
-        recipe, start = self.recipe, self.members[0].start
-        started = {*start, *(("coordinates", "kept") if FIRST in start else ())}
+        recipe = self.recipe
         packed, groups = dict(live), []
         for ours, decays in itertools.product((True, False), repeat=2):
-            chosen = {n: t for n, t in live.items() if learns(n) and (n in started, _decays(n)) == (ours, decays)}
+            chosen = {n: t for n, t in live.items() if learns(n) and (_of_encoder(n), _decays(n)) == (ours, decays)}
             if not chosen:
                 continue
             flat, views = _flat(chosen)
@@ -392,13 +399,14 @@ class _Chunk:
             return 0.5 * (1.0 + math.cos(math.pi * epoch / self.recipe.epochs))
         return 1.0
 
-    def _trained(self, i: int, best: dict[str, Tensor], watch: _Watch) -> Trained:
+    def _trained(self, i: int, best: dict[str, Tensor], watch: _Watch, lost: list[float]) -> Trained:
         own = {name: tensor[i].clone() for name, tensor in best.items()}
         coordinates, kept = own.pop("coordinates", None), own.pop("kept", None)
         return Trained(
             member=self.members[i],
             targets=self.targets,
             history=tuple(watch.history[: watch.last[i], i].tolist()),
+            train_history=tuple(lost if self.inner is None else lost[: watch.last[i]]),
             best_epoch=int(watch.best_epoch[i]) if self.inner is not None else self.recipe.epochs,
             tensors=_named(own, self.targets),
             coordinates=coordinates,
@@ -543,6 +551,8 @@ def _members_in_cache(member: Member, prepared: Sequence[Prepared]) -> int:
 
 def _origin(member: Member) -> Hashable:
     """Return what the products of a member's first weights depend on."""
+    if member.base is not None:
+        return member.prepared, "base", id(member.base)
     started = FIRST in member.start
     return member.prepared, started, id(member.start[FIRST]) if started else member.seed, member.recipe.edges[:1]
 
@@ -567,6 +577,10 @@ def _flat(tensors: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         views[name] = own.view(tensor.shape)
         views[name].grad = gradient.view(tensor.shape)
     return flat, views
+
+
+def _of_encoder(name: str) -> bool:
+    return name in ("coordinates", "kept") or name.startswith("edges.")
 
 
 def _decays(name: str) -> bool:
@@ -600,18 +614,18 @@ def _named(own: Mapping[str, Tensor], targets: Sequence[Target]) -> dict[str, Te
 
 
 def _scales(labels: FloatArray, targets: Sequence[Target]) -> FloatArray:
-    """Return (M, targets, 2) mean and standard deviation of scores (M, r, targets); 0 and 1 of classes, or unlearnt."""
+    """Return (M, targets, 2) mean and standard deviation of scores (M, r, targets); 0 and 1 of all but scores."""
     scales = np.tile([0.0, 1.0], (len(labels), len(targets), 1))
     for k, target in enumerate(targets):
         learns = ~np.isnan(labels[..., k]).all(1)
-        if target.classes == 1 and learns.any():
+        if target.classes == 1 and target.standardise and learns.any():
             column = labels[learns, :, k]
             scales[learns, k] = np.stack([np.nanmean(column, 1), np.nanstd(column, 1)], 1)
     return scales
 
 
 def _answers(
-    labels: FloatArray, scales: FloatArray, targets: tuple[Target, ...], like: Tensor, *, balanced: bool
+    labels: FloatArray, scales: FloatArray, targets: tuple[Target, ...], parts: Tensor, *, balanced: bool
 ) -> _Answers:
     """Prepare labels (M, r, targets), each class weighing n / (classes x n_class) if balanced."""
     truth, weights = [], (~np.isnan(labels)).astype(float)
@@ -627,8 +641,9 @@ def _answers(
             weights[..., k] = (hot * counts.sum(2, keepdims=True) / (target.classes * counts.clip(1))).sum(2)
     columns = [k for k, target in enumerate(targets) for _ in range(target.classes)]
     return _Answers(
-        torch.from_numpy(np.concatenate(truth, 2)).to(like),
-        torch.from_numpy(weights).to(like),
+        torch.from_numpy(np.concatenate(truth, 2)).to(parts),
+        torch.from_numpy(weights).to(parts),
         targets,
-        torch.tensor(columns, device=like.device),
+        torch.tensor(columns, device=parts.device),
+        parts,
     )

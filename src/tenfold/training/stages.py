@@ -27,7 +27,7 @@ class Material:
     Attributes:
         inputs: Of all cases of that cohort.
         train: (n,) rows fitted on.
-        train_labels: By target: float32 tensor, (n,) or (n, columns), NaN where unknown.
+        train_labels: By target: float32 tensor as a `Part` has it, NaN where unknown.
         inner: (m,) rows decided on.
         inner_labels: Likewise.
     """
@@ -56,6 +56,26 @@ class Stage:
     heads: Mapping[str, HeadSpec] | None
     recipe: Recipe
     variants: int = 4
+
+
+def reconstruction(inputs: Inputs, name: str, target: str, train: IntArray, inner: IntArray) -> Material:
+    """Return what a stage without labels learns from: an input is its own label.
+
+    Args:
+        inputs: Of all cases of that cohort.
+        name: The input, of connectomes.
+        target: The name under which it is reconstructed; its head is a "reconstruct" one (`tenfold.network.mirror`).
+        train: (n,) rows fitted on; each has the input.
+        inner: (m,) rows decided on; likewise.
+    """
+    train_labels, inner_labels = ({target: torch.from_numpy(inputs.tables[name][rows])} for rows in (train, inner))
+    return Material(inputs, train, train_labels, inner, inner_labels)
+
+
+def renew_heads(network: Network, heads: Mapping[str, HeadSpec], seed: int) -> None:
+    """Put new heads in the place of the old ones, the same for the same seed of a stage."""
+    torch.manual_seed(seed_for(seed, "head"))
+    network.replace_heads(heads)
 
 
 def source_for(network: Network, inputs: Inputs, folder: Path, variants: int, autocast: torch.dtype) -> Source:
@@ -93,13 +113,10 @@ def run_stages(
         TrainingError: A loss is no longer a number.
     """
     fits = []
-    device = next(network.parameters()).device
     for stage, material in stages:
         own_seed = seed_for(seed, stage.name)
         if stage.heads is not None:
-            torch.manual_seed(seed_for(own_seed, "head"))
-            network.replace_heads(stage.heads)
-            network.to(device)
+            renew_heads(network, stage.heads, own_seed)
         network.thaw(stage.recipe.thaw)
         source = source_for(network, material.inputs, cache, stage.variants, autocast)
         with _threads_for(network):

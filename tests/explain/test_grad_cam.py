@@ -62,10 +62,10 @@ def test_a_map_that_is_known_on_paper() -> None:
 def test_the_log_odds_ignore_what_changes_no_probability() -> None:
     logits = torch.tensor([[0.3, -1.0, 2.0]])
     probability = torch.softmax(logits, 1)[0, 2]
-    assert log_odds("softmax", logits + 5, 2).item() == pytest.approx(
+    assert log_odds(HeadSpec("softmax", ("a", "b", "c")), logits + 5, 2).item() == pytest.approx(
         torch.log(probability / (1 - probability)).item(), abs=1e-5
     )
-    assert log_odds("two_sigmoid", logits, 2).item() == pytest.approx(2.0)
+    assert log_odds(HeadSpec("two_sigmoid", ("a", "b")), logits, 2).item() == pytest.approx(2.0)
 
 
 def test_the_network_is_left_as_it_was_even_within_inference_mode() -> None:

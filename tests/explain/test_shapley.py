@@ -55,7 +55,7 @@ def test_it_is_the_mean_over_all_orders_and_adds_up() -> None:
     def worth(case: int, known: tuple[str, ...]) -> float:
         mixed = {n: cases[n][[case] * 4] if n in known else others[n] for n in NAMES}
         with torch.no_grad():
-            return float(log_odds("softmax", network.join(mixed)["nec"], 1).mean())
+            return float(log_odds(HeadSpec("softmax", ("a", "b")), network.join(mixed)["nec"], 1).mean())
 
     for case in range(3):
         added = dict.fromkeys(NAMES, 0.0)
@@ -64,7 +64,7 @@ def test_it_is_the_mean_over_all_orders_and_adds_up() -> None:
                 added[name] += (worth(case, order[: k + 1]) - worth(case, order[:k])) / math.factorial(3)
         np.testing.assert_allclose(found.values[case], list(added.values()), atol=1e-5)
     np.testing.assert_allclose(found.base + found.values.sum(1), found.log_odds, atol=1e-12)
-    expected = log_odds("softmax", network.join(cases)["nec"], 1).detach().numpy()
+    expected = log_odds(HeadSpec("softmax", ("a", "b")), network.join(cases)["nec"], 1).detach().numpy()
     np.testing.assert_allclose(found.log_odds, expected, atol=1e-6)
 
 

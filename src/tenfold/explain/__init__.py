@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from tenfold.explain.edges import EdgeMap, NetworkSums, edge_map, haufe_pattern, signed_attribution
 from tenfold.explain.feature_maps import feature_maps
 from tenfold.explain.grad_cam import grad_cam, log_odds, normalise, raw_grad_cam
 from tenfold.explain.importance import Importance, global_importance, sum_by_column
@@ -30,14 +31,18 @@ EXPLANATIONS: dict[str, Callable[..., NDArray[np.float32]]] = {"grad_cam": grad_
 
 __all__ = [
     "EXPLANATIONS",
+    "EdgeMap",
     "Importance",
     "LayerSimilarity",
     "Localisation",
     "ModalityShapley",
+    "NetworkSums",
     "centre_prior",
+    "edge_map",
     "feature_maps",
     "global_importance",
     "grad_cam",
+    "haufe_pattern",
     "integrated_gradients",
     "localisation",
     "log_odds",
@@ -48,6 +53,7 @@ __all__ = [
     "randomisation",
     "randomised",
     "raw_grad_cam",
+    "signed_attribution",
     "ssim",
     "sum_by_column",
 ]

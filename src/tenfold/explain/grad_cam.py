@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tenfold.encoders.contract import Encoder
 from tenfold.errors import EncoderError
+from tenfold.network.heads import HeadSpec
 from tenfold.network.network import Network
 
 FloatMaps = NDArray[np.float32]
@@ -80,7 +81,7 @@ def raw_grad_cam(
         features.requires_grad_()
         logits = network({**own, view: features}, start={view: after})[target]
         # the sum hangs on the features even where no case has a picture
-        score = log_odds(network.head_specs[target].kind, logits, index).sum() + 0 * features.sum()
+        score = log_odds(network.head_specs[target], logits, index).sum() + 0 * features.sum()
         (gradient,) = torch.autograd.grad(score, features)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         positive = (weights * features).sum(dim=1, keepdim=True).relu()
@@ -89,7 +90,7 @@ def raw_grad_cam(
         return full[:, 0].detach().cpu().numpy().astype(np.float32)
 
 
-def log_odds(kind: str, logits: Tensor, index: int) -> Tensor:
+def log_odds(head: HeadSpec, logits: Tensor, index: int) -> Tensor:
     """Return the log-odds of one class, the quantity whose gradient is taken.
 
     The paper takes the logit. Behind a softmax a logit alone means nothing, for adding the same amount to all
@@ -97,18 +98,18 @@ def log_odds(kind: str, logits: Tensor, index: int) -> Tensor:
     sigmoid's logit is its log-odds already.
 
     Args:
-        kind: The head's kind.
+        head: The head.
         logits: (n, K).
-        index: The class.
+        index: The class; of levels and scores 1 is yes.
 
     Returns:
         (n,).
     """
-    chosen = logits[:, index]
-    if kind != "softmax":
-        return chosen
-    others = torch.cat([logits[:, :index], logits[:, index + 1 :]], dim=1)
-    return chosen - others.logsumexp(dim=1)
+    if head.kind in ("multilabel", "two_sigmoid"):
+        return logits[:, index]
+    scores = head.scores(logits)
+    others = torch.cat([scores[:, :index], scores[:, index + 1 :]], dim=1)
+    return scores[:, index] - others.logsumexp(dim=1)
 
 
 def map_step(encoder: Encoder, pictures: Tensor, layer: int) -> int:

@@ -1,4 +1,4 @@
-"""Integrated gradients: what each feature of a table adds to a prediction (Sundararajan et al., ICML 2017).
+"""Integrated gradients: what each feature or edge adds to a prediction (Sundararajan et al., ICML 2017).
 
 It must not know what the features are, or how the network was fitted.
 """
@@ -19,6 +19,7 @@ from tenfold.types import FloatArray
 
 _MOST_STEPS = 4096
 _CHUNK = 4096  # points that go through the network at once
+_MOST_NUMBERS = 2**23  # in them together: a connectome is long
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Attributions:
     """What each feature adds to the log-odds of a class, from the baseline on.
 
     Attributes:
-        values: (n, features); rows of NaN where a case has no table.
+        values: (n, features) or (n, edges); rows of NaN where a case has no such input.
         error: (n,) how far the sum of a row is from log_odds - base, at least 0: the integral is a sum of steps.
-        base: (n,) log-odds with the table of the baseline and the case's own other inputs.
+        base: (n,) log-odds with the baseline and the case's own other inputs.
         log_odds: (n,) of the cases as they are.
     """
 
@@ -49,17 +50,17 @@ def integrated_gradients(
     steps: int = 64,
     start: Mapping[str, int] | None = None,
 ) -> Attributions:
-    """Attribute the log-odds of a class to the features of a table.
+    """Attribute the log-odds of a class to the features of a table or the edges of a connectome.
 
     Along the straight line from the baseline to the case, the gradient is taken in the middle of each step and
-    multiplied with the way. A feature's two channels are added up, so that having been observed counts as part of
+    multiplied with the way. A table feature's two channels are added up, so that having been observed counts as part of
     it. The other inputs are held as they are, and their encoders run once.
 
     Args:
         network: Any network of this package; its weights, gradients and mode are left as they were.
-        inputs: As for `Network.forward`, n cases; that of `view` is (n, 2, features).
-        view: The input that is a table.
-        baseline: (2, features): the case that is compared with, usually `TablePreparation.baseline`.
+        inputs: As for `Network.forward`, n cases; that of `view` is (n, 2, features) or (n, edges).
+        view: The input that is a table or a connectome.
+        baseline: (2, features) or (edges,): the case that is compared with, usually the preparation's `baseline`.
         target: The head that is asked.
         index: The class, as a column of that head's logits.
         steps: Number of steps. A case whose error exceeds 1 % of |log_odds - base| + 0.001 gets four times as many,
@@ -81,7 +82,7 @@ def integrated_gradients(
         def ask(points: Tensor, rows: Tensor) -> Tensor:
             others = {name: embedded[rows] for name, embedded in held.items()}
             logits = network.join({**others, **network.embed({view: points})})[target]
-            return log_odds(network.head_specs[target].kind, logits.double(), index)
+            return log_odds(network.head_specs[target], logits.double(), index)
 
         every = torch.arange(len(table), device=table.device)
         with torch.no_grad():
@@ -90,7 +91,8 @@ def integrated_gradients(
         pending = every
         while len(pending):
             mean = _mean_gradient(ask, table, way, pending, steps)
-            values[pending] = (way[pending].double() * mean).sum(dim=1)
+            added = way[pending].double() * mean
+            values[pending] = added.sum(dim=1) if added.ndim == 3 else added
             error[pending] = (values[pending].sum(dim=1) - (whole - base)[pending]).abs()
             if steps >= _MOST_STEPS:
                 break
@@ -102,19 +104,20 @@ def integrated_gradients(
 def _mean_gradient(
     ask: Callable[[Tensor, Tensor], Tensor], table: Tensor, way: Tensor, rows: Tensor, steps: int
 ) -> Tensor:
-    """Mean over the middles of the steps of the gradient with respect to the table, one a row."""
+    """Mean over the middles of the steps of the gradient with respect to the input, one a row."""
     total = torch.zeros(way.shape, dtype=torch.float64, device=way.device)
     left = 1 - (torch.arange(steps, device=way.device) + 0.5) / steps
-    pairs = zip(rows.repeat_interleave(steps).split(_CHUNK), left.repeat(len(rows)).split(_CHUNK), strict=True)
+    chunk = max(1, min(_CHUNK, _MOST_NUMBERS // way[0].numel()))
+    pairs = zip(rows.repeat_interleave(steps).split(chunk), left.repeat(len(rows)).split(chunk), strict=True)
     for row, share in pairs:
-        points = (table[row] - share[:, None, None] * way[row]).requires_grad_()
+        points = (table[row] - share.view(-1, *(1,) * (way.ndim - 1)) * way[row]).requires_grad_()
         (gradient,) = torch.autograd.grad(ask(points, row).sum(), points)
         total.index_add_(0, row, gradient.double())
     return total[rows] / steps
 
 
 def _spread(result: Tensor, there: Tensor) -> FloatArray:
-    """Put the results of the cases that have a table into their places; NaN for the others."""
+    """Put the results of the cases that have the input into their places; NaN for the others."""
     whole = result.new_full((len(there), *result.shape[1:]), torch.nan)
     whole[there] = result
     return np.asarray(whole.cpu().numpy(), np.float64)

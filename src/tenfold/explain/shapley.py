@@ -86,11 +86,11 @@ def modality_shapley(
         cases = _embedded(network, inputs, start)
         others = _embedded(network, background, start)
         _check_background(others)
-        kind = network.head_specs[target].kind
+        head = network.head_specs[target]
 
         def ask(embeddings: Mapping[str, Tensor]) -> FloatArray:
             logits = network.join(embeddings)[target].double()
-            return np.asarray(log_odds(kind, logits, index).cpu().numpy())
+            return np.asarray(log_odds(head, logits, index).cpu().numpy())
 
         whole, base = ask(cases), float(ask(others).mean())
         worth = {frozenset[str](): np.full(len(whole), base), frozenset(names): whole}

@@ -144,7 +144,7 @@ def test_trouble_with_the_outcome_is_a_refusal_among_others(write, rows, column,
     found = run(write(several), target_column=column, classes=classes)
     assert {f.check for f in found.refusals} == {"outcome", "unreadable_image"}
     assert re.search(says, of(found, "outcome")[0].message)
-    assert found.labels is None
+    assert found.labels == {}
 
 
 def test_cases_without_outcome_are_left_out_when_allowed(write, rows) -> None:
@@ -343,6 +343,6 @@ def test_one_class_only_is_refused_unless_nothing_is_divided(write, rows) -> Non
     assert of(run(path, classes=["well", "ill"]), "outcome")[0].severity == "refusal"
     external = run(path, classes=["well", "ill"], folds=None)
     assert not external.refusals
-    assert external.labels is not None
-    assert external.labels.classes == ("well", "ill")
+    assert list(external.labels) == ["outcome"]
+    assert external.labels["outcome"].classes == ("well", "ill")
     assert not external.without_looking

@@ -38,7 +38,8 @@ from tenfold.cohort.audit_tables import (
 )
 from tenfold.cohort.facts import Progress
 from tenfold.cohort.findings import about, one_line
-from tenfold.cohort.manifest import Cohort, Labels, labels_for
+from tenfold.cohort.manifest import Cohort, Labels
+from tenfold.cohort.outcomes import Kind, Target, outcome_for
 from tenfold.cohort.split import patients_needed, too_few
 from tenfold.cohort.without_looking import (
     Fact,
@@ -50,6 +51,7 @@ from tenfold.cohort.without_looking import (
 from tenfold.errors import AuditError, CohortError
 from tenfold.types import Estimate, Finding, unique, write_rows
 
+OUTCOME_UNKNOWN = "outcome unknown"
 _SITE_P = 0.01
 _NAMED = 6
 
@@ -63,16 +65,16 @@ class Audit:
         excluded: Case -> why it is left out of the analysis.
         groups: Patient -> group, for patients who share a picture and must stay on one side of every split.
         facts: One row a picture that could be read: case, patient, column, and what the picture is.
-        labels: The outcomes, None where they cannot be had.
-        without_looking: What is known beside the picture -> the AUC that it alone reaches; "together" is the
-            AUC of all of it.
+        labels: Target -> its outcomes; a target of which they cannot be had is not named.
+        without_looking: Of the first target: what is known beside the picture -> the AUC that it alone reaches;
+            "together" is the AUC of all of it.
     """
 
     findings: tuple[Finding, ...]
     excluded: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     facts: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    labels: Labels | None = None
+    labels: Mapping[str, Labels] = field(default_factory=dict)
     without_looking: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -113,8 +115,15 @@ def audit(
     cohort: Cohort,
     *,
     target_column: str,
+    name: str = "",
+    kind: Kind = "class",
     classes: Sequence[str] | None = None,
     positive: str | None = None,
+    below: float | None = None,
+    above: float | None = None,
+    outcomes: Sequence[str] = (),
+    connectomes: Mapping[str, NDArray[np.bool_]] | None = None,
+    noticed: Sequence[Finding] = (),
     image_columns: Sequence[str] | None = None,
     tables: Tables | None = None,
     allowed: Sequence[str] = (),
@@ -135,8 +144,15 @@ def audit(
     Args:
         cohort: The cohort.
         target_column: The column that holds the outcome.
-        classes: The two classes; without them, what the column holds.
+        name: What the target is called; the column's name if empty.
+        kind: See `outcomes.Target`, as for the three that follow.
+        classes: The classes; without them, the two that the column holds.
         positive: The class to be found.
+        below: Of a score.
+        above: Of a score.
+        outcomes: Columns of other outcomes, which may well restate this one.
+        connectomes: Input name -> (n,) whether a case of the whole cohort has a connectome that can be read.
+        noticed: What was found in reading them.
         image_columns: The columns of pictures; without them, those of the cohort.
         tables: Input name -> the columns of that table.
         allowed: Columns of tables that may restate the outcome, as the study declares.
@@ -158,16 +174,21 @@ def audit(
     columns = tuple(image_columns) if image_columns is not None else cohort.image_columns
     found: list[Finding] = []
     one_class: Literal["refuse", "allow"] = "allow" if folds is None else "refuse"
-    labels = _labels(cohort, target_column, classes, positive, unlabelled, one_class, found, excluded)
+    target = Target(target_column, name, kind, tuple(classes or ()), positive or "", below, above)
+    labels = _labels(cohort, target, unlabelled, one_class, found, excluded)
     looks = look_at_all(cohort, columns, frame, cache, progress, found)
     readings, wrong = read_tables(cohort, tables, target_column)
     named = {column: np.array([path is not None for path in cohort.paths(column)]) for column in columns}
-    forgiven, lacking = empty_rows(cohort, readings, named, absent=absent, unreadable=unreadable, excluded=excluded)
-    found += [*wrong, *lacking, *unfit_pictures(cohort, looks, unreadable, excluded, forgiven)]
-    readable = [(i, c, look.facts) for i, c, look in looks if look.facts is not None and not look.blank]
-    duplicate_findings, groups = duplicates_of(
-        cohort, in_study(cohort, readable, excluded), labels, duplicates, excluded
+    looked_at = np.isin(whole.case, cohort.case)
+    measured = {column: present[looked_at] for column, present in (connectomes or {}).items()}
+    forgiven, lacking = empty_rows(
+        cohort, readings, named, connectomes=measured, absent=absent, unreadable=unreadable, excluded=excluded
     )
+    found += [*noticed, *wrong, *lacking, *unfit_pictures(cohort, looks, unreadable, excluded, forgiven)]
+    readable = [(i, c, look.facts) for i, c, look in looks if look.facts is not None and not look.blank]
+    # where there are other outcomes, a case of which this one is unknown stays
+    gone = {case: why for case, why in excluded.items() if why != OUTCOME_UNKNOWN or not outcomes}
+    duplicate_findings, groups = duplicates_of(cohort, in_study(cohort, readable, gone), labels, duplicates, excluded)
     found += duplicate_findings
     found += _similar_patients(cohort)
     found += small_pictures(readable, size)
@@ -183,20 +204,48 @@ def audit(
             blind = _without_looking(cohort, labels, kept, readable, columns)
             found += _telltale(blind)
             found += _mild(telling_columns(cohort, labels, kept, tables, readings, allowed), folds)
-            found += telling_gaps(cohort, labels, kept, readings, named)
-            inputs = [column.name for table in tables.values() for column in table]
+            found += telling_gaps(cohort, labels, kept, readings, {**named, **measured})
+            inputs = [*(column.name for table in tables.values() for column in table), *outcomes]
             found += restating_elsewhere(cohort, labels, kept, columns, inputs)
     found += _mild(odd_values(cohort, readings, kept), folds)
     order = ("refusal", "warning", "note")
     findings = tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
-    return Audit(findings, excluded, groups, facts_table(cohort, readable), _labels_of(whole, cohort, labels), blind)
+    known = _labels_of(whole, cohort, labels)
+    named_labels = {} if known is None else {target.called: known}
+    return Audit(findings, excluded, groups, facts_table(cohort, readable), named_labels, blind)
+
+
+def joined(audits: Sequence[Audit], targets: Sequence[str]) -> Audit:
+    """Join audits of one cohort for several targets: what all find is said once, what one finds with its name.
+
+    A case is left out where one of them leaves it out, but for an unknown outcome only where all do.
+    """
+    first = audits[0]
+    if len(audits) == 1:
+        return first
+    shared = set.intersection(*({f.message for f in found.findings} for found in audits))
+    findings = [f for f in first.findings if f.message in shared]
+    for found, target in zip(audits, targets, strict=True):
+        own = [f for f in found.findings if f.message not in shared]
+        findings += [replace(f, message=f"Target {target}: {f.message}") for f in own]
+    excluded = {}
+    for case in dict.fromkeys(case for found in audits for case in found.excluded):
+        reasons = [found.excluded.get(case, "") for found in audits]
+        other = next((reason for reason in reasons if reason not in ("", OUTCOME_UNKNOWN)), "")
+        if other or all(reasons):
+            excluded[case] = other or OUTCOME_UNKNOWN
+    order = ("refusal", "warning", "note")
+    return replace(
+        first,
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+        excluded=excluded,
+        labels={name: labels for found in audits for name, labels in found.labels.items()},
+    )
 
 
 def _labels(
     cohort: Cohort,
-    column: str,
-    classes: Sequence[str] | None,
-    positive: str | None,
+    target: Target,
     unlabelled: Literal["refuse", "allow"],
     absent: Literal["refuse", "allow"],
     found: list[Finding],
@@ -204,17 +253,15 @@ def _labels(
 ) -> Labels | None:
     """The outcomes; what is wrong with them becomes a refusal among the others."""
     try:
-        labels = labels_for(
-            cohort, column=column, classes=classes, positive=positive, unlabelled=unlabelled, absent=absent
-        )
+        labels = outcome_for(cohort, target, unlabelled=unlabelled, absent=absent).labels
     except CohortError as error:
-        found.append(Finding("refusal", "outcome", one_line(error), column=column))
+        found.append(Finding("refusal", "outcome", one_line(error), column=target.column))
         return None
     unknown = np.flatnonzero(~labels.known).tolist()
-    excluded.update((case, "outcome unknown") for case in cohort.case[unknown].tolist())
+    excluded.update((case, OUTCOME_UNKNOWN) for case in cohort.case[unknown].tolist())
     if unknown:
-        message = f"{len(unknown)} cases have no outcome and are left out."
-        found.append(about(cohort, "note", "outcome", message, unknown, column))
+        message = f"{len(unknown)} cases have no outcome '{target.called}' and count for nothing that is said of it."
+        found.append(about(cohort, "note", "outcome", message, unknown, target.column))
     return labels
 
 

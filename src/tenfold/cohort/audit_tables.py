@@ -190,6 +190,7 @@ def empty_rows(
     readings: Mapping[str, TableReading],
     pictures: Mapping[str, BoolArray],
     *,
+    connectomes: Mapping[str, BoolArray],
     absent: Literal["refuse", "allow"],
     unreadable: Literal["refuse", "exclude"],
     excluded: dict[str, str],
@@ -200,6 +201,7 @@ def empty_rows(
         cohort: The cases.
         readings: Input name -> its table.
         pictures: Column -> (n,) true where a picture is named.
+        connectomes: Input name -> (n,) true where there is one.
         absent: "allow" where another input may answer for the one that is missing.
         unreadable: "exclude" leaves out a case that may not lack what it lacks.
         excluded: Case -> reason; taken up here.
@@ -209,7 +211,7 @@ def empty_rows(
         is to be said.
     """
     tables = {name: ~np.isnan(reading.values).all(axis=1) for name, reading in readings.items()}
-    there = {**pictures, **tables}
+    there = {**pictures, **connectomes, **tables}
     forgiven = np.any(list(there.values()), axis=0) if there and absent == "allow" else np.zeros(len(cohort), bool)
     found: list[Finding] = []
     for name, present in there.items():
@@ -218,22 +220,24 @@ def empty_rows(
             message = f"{lacking.size} of {len(cohort)} cases have no {name}; their other inputs answer for them."
             size = float(lacking.size)
             found.append(about(cohort, "note", "absent_input", message, lacking.tolist(), name, size))
-    for name, present in tables.items():
-        found += _empty(cohort, name, np.flatnonzero(~present & ~forgiven).tolist(), unreadable, excluded)
+    for name, present in (*tables.items(), *connectomes.items()):
+        lacks = f"every column of the table '{name}' is empty" if name in tables else f"there is no {name}"
+        found += _empty(cohort, name, lacks, np.flatnonzero(~present & ~forgiven).tolist(), unreadable, excluded)
     return forgiven, found
 
 
 def _empty(
     cohort: Cohort,
     name: str,
+    lacks: str,
     lacking: Sequence[int],
     unreadable: Literal["refuse", "exclude"],
     excluded: dict[str, str],
 ) -> list[Finding]:
-    """Cases without a single value in a table that they must have."""
+    """Cases without a single value in an input that they must have."""
     found = []
     for i in lacking:
-        message = f"{cohort.place(i)}: every column of the table '{name}' is empty."
+        message = f"{cohort.place(i)}: {lacks}."
         severity: Literal["refusal", "warning"] = "refusal"
         if unreadable == "exclude":
             excluded.setdefault(str(cohort.case[i]), f"no value of {name}")

@@ -257,6 +257,31 @@ def cohort_summary(
     }
 
 
+def summary_of_targets(
+    cohort: Cohort,
+    labels: Mapping[str, Labels],
+    *,
+    excluded: Mapping[str, str] | None = None,
+    holdout: Iterable[str] = (),
+    variables: Sequence[Column] = (),
+) -> dict[str, Any]:
+    """Describe a cohort whose outcomes are several: `cohort_summary` of the first, and what differs in the others.
+
+    Returns:
+        What `cohort_summary` returns, and where there are several targets "outcomes": by target the same without the
+        flow chart, over the cases whose outcome of that target is known.
+    """
+    described = {
+        name: cohort_summary(cohort, own, excluded=excluded, holdout=holdout, variables=variables)
+        for name, own in labels.items()
+    }
+    first = next(iter(described.values()))
+    if len(described) == 1:
+        return first
+    others = {name: {k: v for k, v in found.items() if k != "flow"} for name, found in described.items()}
+    return {**first, "outcomes": others}
+
+
 def _count(table: pd.DataFrame) -> dict[str, int]:
     return {"cases": len(table), "patients": int(table["patient"].nunique())}
 

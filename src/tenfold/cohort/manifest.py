@@ -254,15 +254,7 @@ def _check_labels(
     cohort: Cohort, column: str, values: StrArray, names: Sequence[str], *, given: bool, allow_absent: bool
 ) -> None:
     """Refuse a foreign label, then any number of classes but two."""
-    known = {*names, ""}
-    for i, value in enumerate(values.tolist()):
-        if value not in known:
-            raise CohortError(
-                f"'{value}' is not a class of the study",
-                expected=f"one of {', '.join(names)}",
-                do=f"{nearest(value, names)}; an unknown outcome is an empty cell, never a word",
-                where=cohort.place(i, column),
-            )
+    check_foreign(cohort, column, values, names)
     where = f"{cohort.path.name}, column {column}"
     if len(names) != 2 or len(set(names)) != 2:
         raise CohortError(
@@ -274,6 +266,23 @@ def _check_labels(
     absent = [name for name in names if name not in values]
     if absent and not allow_absent:
         raise CohortError(f"no case has the class '{absent[0]}'", expected="cases of both classes", where=where)
+
+
+def check_foreign(cohort: Cohort, column: str, values: StrArray, names: Sequence[str]) -> None:
+    """Refuse a label that is none of the classes.
+
+    Raises:
+        CohortError: There is one; its row is named.
+    """
+    known = {*names, ""}
+    for i, value in enumerate(values.tolist()):
+        if value not in known:
+            raise CohortError(
+                f"'{value}' is not a class of the study",
+                expected=f"one of {', '.join(names)}",
+                do=f"{nearest(value, names)}; an unknown outcome is an empty cell, never a word",
+                where=cohort.place(i, column),
+            )
 
 
 def write_cohort(rows: Sequence[Mapping[str, str]], columns: Sequence[str], path: Path) -> None:

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tenfold.errors import BundleError, CohortError, Refusal, StudyError, nearest
-from tenfold.modalities.confounds import UNSEEN, Coding, ConfoundRegression, Covariates, Unseen, read_covariates
+from tenfold.modalities.confounds import (
+    UNSEEN,
+    Coding,
+    ConfoundRegression,
+    Covariates,
+    Kind,
+    Unseen,
+    read_covariates,
+)
 from tenfold.modalities.connectivity import (
     MEASURES,
     Measure,
@@ -33,6 +41,7 @@ from tenfold.modalities.connectome_reading import (
     REGIONS_FILE,
     ConnectomeReading,
     Holds,
+    networks_of_regions,
     numbered,
     read_connectome,
     read_connectomes,
@@ -55,6 +64,7 @@ __all__ = [
     "edges_of",
     "identical",
     "matrix_of",
+    "networks_of_regions",
     "numbered",
     "read_connectome",
     "read_connectomes",
@@ -193,6 +203,13 @@ class ConnectomePreparation:
         """The columns that `apply` needs of every case beside its connectome."""
         kept = (self.combat.column, *self.combat.keep.names) if self.combat else ()
         return tuple(dict.fromkeys((*kept, *(self.confounds.coding.names if self.confounds else ()))))
+
+    def kind_of(self, column: str) -> Kind:
+        """Return what a column that `apply` needs holds."""
+        for coding in (self.combat and self.combat.keep, self.confounds and self.confounds.coding):
+            if coding and column in coding.names:
+                return "category" if coding.levels[coding.names.index(column)] else "number"
+        return "category"
 
     def read(self, files: Sequence[str | Path | None], place: Callable[[int], str] | None = None) -> ConnectomeReading:
         """Read new files as those that it was fitted on.

@@ -186,6 +186,24 @@ def read_regions(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def networks_of_regions(path: Path) -> dict[str, str]:
+    """Read the network of each region from the same file, column network; empty where it has none.
+
+    Raises:
+        CohortError: The file cannot be read, or a name is empty or stands twice.
+    """
+    names = read_regions(path)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    rows = [
+        [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=_delimiter(lines[:1]).replace(" ", ","))
+    ]
+    head = [cell.lower() for cell in rows[0]] if rows else []
+    if "network" not in head or len(head) < 2:
+        return {}
+    column = head.index("network")
+    return dict(zip(names, (row[column] for row in rows[1:] if any(row)), strict=True))
+
+
 def numbered(count: int) -> tuple[str, ...]:
     """Return the names of regions that nobody named."""
     return tuple(f"region {k}" for k in range(1, count + 1))

@@ -10,7 +10,7 @@ import pytest
 
 from tenfold.cohort.importers import importer
 from tenfold.cohort.manifest import Cohort
-from tenfold.errors import CohortError
+from tenfold.errors import CohortError, Refusal
 from tenfold.modalities.connectivity import connect, edges_of
 from tenfold.modalities.connectome import REGIONS_FILE, read_connectomes, read_regions
 from tenfold.modalities.table import read_columns
@@ -79,6 +79,15 @@ def test_the_two_layouts_give_the_same_matrix(tmp_path: Path) -> None:
     np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+@pytest.mark.parametrize("options", [{"atlas": "ho"}, {"measure": "partial correlation"}])
+def test_what_cannot_be_made_of_arrays_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = initiative(tmp_path / "in")
+    (folder / "Phenotypic_V1_0b_preprocessed1.csv").rename(folder / "phenotype.csv")
+    np.savez(folder / "connectomes.npz", edges=np.zeros((3, 6), np.float32), subject=np.array([50003, 50004, 51001]))
+    with pytest.raises(CohortError, match="holds correlations of one atlas"):
+        importer("abide")(folder, tmp_path / "out", **options)
+
+
 def matrices_of_numbered(cohort: Cohort) -> np.ndarray:
     return read_connectomes(cohort.paths("connectome")).matrices
 
@@ -94,6 +103,7 @@ def matrices_of_numbered(cohort: Cohort) -> np.ndarray:
         ("code", {}, "row 2, column DX_GROUP: '3' is no code"),
         ("size", {}, "subject 50003.*region"),
         ("empty", {}, "no connectomes here"),
+        ("", {"measure": "partial"}, "unknown measure 'partial'"),
     ],
 )
 def test_a_source_of_another_kind_is_refused(tmp_path: Path, change: str, options: dict[str, Any], says: str) -> None:
@@ -110,7 +120,7 @@ def test_a_source_of_another_kind_is_refused(tmp_path: Path, change: str, option
     elif change == "empty":
         for path in folder.rglob("*.1D"):
             path.unlink()
-    with pytest.raises(CohortError, match=says):
+    with pytest.raises(Refusal, match=says):
         importer("abide")(folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
@@ -152,6 +162,32 @@ def test_derivatives_become_one_case_a_scan(tmp_path: Path, matrices: bool) -> N
     np.testing.assert_allclose(matrices_of(cohort), [connect(courses(k)) for k in range(4)], atol=1e-6)
     assert made.study["classes"] == ["delay", "none"]
     assert any("1 subjects of participants.tsv have no connectome" in note.message for note in made.notes)
+
+
+def test_matrices_are_taken_as_they_are(tmp_path: Path) -> None:
+    folder = derivatives(tmp_path / "in", matrices=True)
+    with pytest.raises(CohortError, match="of which no partial correlation is made"):
+        importer("bids")(folder, tmp_path / "out", target="outcome", measure="partial correlation")
+
+
+def test_scores_and_several_outcomes_are_suggested_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    people = ["participant_id\tscore\tdelay\tsite"]
+    for k in range(14):
+        place = folder / f"sub-{k:02d}/func"
+        place.mkdir(parents=True)
+        np.savetxt(place / f"sub-{k:02d}_relmat.tsv", connect(courses(k)), delimiter="\t")
+        people.append(f"sub-{k:02d}\t{80 + k if k else 'n/a'}\t{'no' if k % 2 else 'yes'}\tone")
+    (folder / "participants.tsv").write_text("\n".join(people) + "\n")
+    made = importer("bids")(folder, tmp_path / "out", target=["score", "delay"])
+    assert made.study["targets"] == [
+        {"column": "score", "kind": "score"},
+        {"column": "delay", "classes": ["no", "yes"]},
+    ]
+    assert made.study["connectomes"]["connectome"]["harmonise"] == ""
+    cohort = Cohort.read(made.cohort)
+    assert cohort.labels("connectome")[13] == "connectomes/sub-13.npy"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cohort.csv", "connectomes", "regions.csv"]
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tenfold.cohort.importers.common import Film, Imported, Picture, build, check_out, note, require_folder
+from tenfold.cohort.importers.common import (
+    CONNECTOMES,
+    Film,
+    Imported,
+    array_file,
+    build,
+    check_out,
+    note,
+    require_folder,
+)
 from tenfold.errors import CohortError, nearest
 from tenfold.modalities.connectome import REGIONS_FILE, matrix_of, numbered, read_connectome
 from tenfold.modalities.table import Column
-from tenfold.types import Finding, write_atomically
+from tenfold.types import Finding
 
 _ARRAYS, _TABLES = "connectomes.npz", ("phenotype.csv", "Phenotypic_V1_0b_preprocessed1.csv")
 _SERIES = re.compile(r"(?P<scan>.+)_(?P<subject>\d{7})_rois_(?P<atlas>[A-Za-z0-9]+)\.1D")
@@ -91,6 +100,9 @@ def import_abide(
         raise CohortError(came, expected="the table of the subjects beside their connectomes", where=str(source))
     people = _people(table)
     if (source / _ARRAYS).is_file():
+        if atlas or measure != "correlation":
+            came = f"an {'atlas' if atlas else 'measure'} was named, but {_ARRAYS} holds correlations of one atlas"
+            raise CohortError(came, do="leave it out, or import the time courses", where=str(source))
         matrices, regions = _from_arrays(source / _ARRAYS)
     else:
         matrices, regions = _from_series(source, atlas, measure)
@@ -101,15 +113,20 @@ def import_abide(
     films = [_film(subject, people[subject], matrix, table.name) for subject, matrix in matrices.items()]
     columns = [name for name in _COLUMNS if name == "connectome" or any(film.values.get(name) for film in films)]
     dictionary = [column for column in _dictionary() if column.name in columns]
-    cohort = build(films, columns, out, column="connectome", dictionary=dictionary)
-    write_atomically(out / REGIONS_FILE, "name\n" + "".join(f"{name}\n" for name in regions))
+    cohort = build(films, columns, out, column="connectome", dictionary=dictionary, folder=CONNECTOMES, regions=regions)
     study = {
         "target": "diagnosis",
         "classes": ["control", "autism"],
         "positive": "autism",
         "tables": {},
-        "connectomes": {"connectome": {"column": "connectome", "regions": REGIONS_FILE}},
-        "covariates": {"site": "category", "age": "number", "sex": "category", "motion": "number"},
+        "connectomes": {
+            "connectome": {
+                "column": "connectome",
+                "regions": REGIONS_FILE,
+                "harmonise": "site",
+                "confounds": [name for name in ("age", "sex", "motion") if name in columns],
+            }
+        },
     }
     return Imported(cohort, tuple(_notes(films, len(people) - len(films), matrices, regions)), study)
 
@@ -209,7 +226,7 @@ def _film(subject: str, cells: Mapping[str, str], matrix: NDArray[np.float32], t
     for name, (heading, words) in _WORDS.items():
         values[name] = _word(cells.get(heading, ""), words, f"{where}, column {heading}")
     values |= {name: cells.get(heading, "") for name, heading in _HEADINGS.items()}
-    return Film(values, f"{subject}.npy", _writer(matrix))
+    return Film(values, f"{subject}.npy", array_file(matrix))
 
 
 def _word(cell: str, words: Mapping[str, str], where: str) -> str:
@@ -218,13 +235,6 @@ def _word(cell: str, words: Mapping[str, str], where: str) -> str:
         expected = ", ".join(f"{code} ({word})" for code, word in words.items())
         raise CohortError(f"'{cell}' is no code", expected=expected, where=where)
     return words.get(cell, "")
-
-
-def _writer(matrix: NDArray[np.float32]) -> Picture:
-    def write(path: Path) -> None:
-        np.save(path, matrix, allow_pickle=False)
-
-    return write
 
 
 def _dictionary() -> Iterator[Column]:

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tenfold.cohort.describe import is_number
 from tenfold.cohort.importers.common import (
+    CONNECTOMES,
     Film,
     Imported,
-    Picture,
+    array_file,
     build,
     check_out,
     note,
+    outcomes,
     read_csv,
     require_folder,
-    two_classes,
 )
 from tenfold.cohort.importers.table import guess_column
 from tenfold.cohort.manifest import RESERVED
 from tenfold.errors import CohortError, nearest
 from tenfold.modalities.connectome import REGIONS_FILE, numbered, read_connectome
-from tenfold.types import Finding, write_atomically
+from tenfold.types import Finding
 
 _PEOPLE = "participants.tsv"
 _SERIES, _MATRIX = "timeseries", "matrix"
@@ -55,7 +55,7 @@ def import_bids(
     source: Path,
     out: Path,
     *,
-    target: str = "",
+    target: str | Sequence[str] = "",
     atlas: str = "",
     task: str = "",
     holds: str = "",
@@ -70,7 +70,7 @@ def import_bids(
     Args:
         source: The folder of derivatives; participants.tsv lies in it, or in one of the three folders above.
         out: The folder to make.
-        target: The column of participants.tsv that holds the outcome.
+        target: The column of participants.tsv that holds the outcome, of two words or a score; or several.
         atlas: The entity atlas- or seg-, where files of several atlases lie there.
         task: The entity task-, likewise.
         holds: "timeseries" or "matrix", where both lie there.
@@ -88,6 +88,9 @@ def import_bids(
     require_folder(source)
     check_out(out)
     found = _chosen(_files(source), {"atlas": atlas, "task": task, "holds": holds}, source)
+    if found[0].holds == _MATRIX and measure != "correlation":
+        came = f"the files are matrices, of which no {measure} is made"
+        raise CohortError(came, do="leave measure out, or choose the time courses", where=str(source))
     table, people = _people(source)
     header = next(iter(people.values()))
     unlisted = sorted({f"sub-{one.entities['sub']}" for one in found} - set(people))
@@ -96,20 +99,26 @@ def import_bids(
         raise CohortError(came, expected="a row for every subject", where=table.name)
     taken = {f"sub-{one.entities['sub']}" for one in found}
     rows = [row for name, row in people.items() if name in taken]
-    classes = two_classes(rows, target, [n for n in header if n not in RESERVED], table.name)
+    asked = outcomes(rows, target, [n for n in header if n not in RESERVED], table.name)
     films, regions = _films(found, people, measure, _motion(source))
     columns = list(dict.fromkeys(["case", "patient", *(["site"] if "site" in header else []), "connectome"]))
     columns += [name for name in dict.fromkeys(n for film in films for n in film.values) if name not in columns]
-    measured = [name for name in columns if name not in (*RESERVED, target, "connectome", "session")]
+    answers = [target] if isinstance(target, str) else target
+    measured = [name for name in columns if name not in (*RESERVED, *answers, "connectome", "session")]
     guessed = (guess_column(n, [v for f in films if (v := f.values.get(n, ""))]) for n in measured)
     dictionary = [column for column in guessed if column is not None]
-    cohort = build(films, columns, out, column="connectome", dictionary=dictionary)
-    write_atomically(out / REGIONS_FILE, "name\n" + "".join(f"{name}\n" for name in regions))
+    cohort = build(films, columns, out, column="connectome", dictionary=dictionary, folder=CONNECTOMES, regions=regions)
     study = {
-        "target": target,
-        "classes": classes,
+        **asked,
         "tables": {},
-        "connectomes": {"connectome": {"column": "connectome", "regions": REGIONS_FILE}},
+        "connectomes": {
+            "connectome": {
+                "column": "connectome",
+                "regions": REGIONS_FILE,
+                "harmonise": "site" if len({film.values.get("site", "") for film in films} - {""}) > 1 else "",
+                "confounds": [name for name in ("age", "sex", "motion") if name in columns],
+            }
+        },
     }
     notes = _notes(films, len(people) - len(taken), regions, found[0].holds, bool(dictionary))
     return Imported(cohort, tuple(notes), study)
@@ -204,17 +213,10 @@ def _films(
         if motion and "motion" not in people[subject]:
             figure = motion.get(_scan(one.path))
             values["motion"] = "" if figure is None else f"{figure:.6g}"
-        films.append(Film(values, f"{case}.npy", _writer(matrix)))
+        films.append(Film(values, f"{case}.npy", array_file(matrix)))
     if not any(film.values["session"] for film in films):
         films = [Film({k: v for k, v in f.values.items() if k != "session"}, f.name, f.picture) for f in films]
     return films, regions
-
-
-def _writer(matrix: NDArray[np.float32]) -> Picture:
-    def write(path: Path) -> None:
-        np.save(path, matrix, allow_pickle=False)
-
-    return write
 
 
 def _scan(path: Path) -> str:

@@ -15,12 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.cohort.describe import is_number
 from tenfold.cohort.manifest import COHORT_FILE, PICTURE_SUFFIXES, write_cohort
 from tenfold.errors import CohortError, OutputError, nearest
+from tenfold.modalities.connectome import REGIONS_FILE
 from tenfold.modalities.table import COLUMNS_FILE, Column, write_columns
 from tenfold.types import Finding
 
-IMAGES = "images"
+IMAGES, CONNECTOMES = "images", "connectomes"
+MOST_LEVELS = 12
+"""Of words or codes; a column of more different numbers is a measurement."""
 Picture = Path | Callable[[Path], None]
 
 
@@ -31,9 +38,11 @@ class Imported:
     Attributes:
         cohort: The cohort file.
         notes: What its owner should know.
-        study: Suggested settings of a study: "target" (the column), "classes", "positive", and others that
-            the layout knows of: "images" (input name -> column of pictures), "tables" (input name -> "columns" and
-            "dictionary"), "masks" (a column of masks), "findings" ...
+        study: Suggested settings of a study: "target" (the column), "classes", "positive"; or "targets" (several, or
+            scores: a table each, as in the study file); and others that the layout knows of: "images" (input name ->
+            column of pictures), "tables" (input name -> "columns" and "dictionary"), "connectomes" (input name ->
+            "column", "regions" and what may be adjusted for: "harmonise" and "confounds"), "masks" (a column of masks),
+            "findings" ...
     """
 
     cohort: Path
@@ -47,7 +56,7 @@ class Film:
 
     Attributes:
         values: Its cells, `case` and `patient` among them; those of pictures are filled in.
-        name: Where its picture goes inside `images`; empty: it has none.
+        name: Where its picture goes inside the folder of pictures; empty: it has none.
         picture: The file to copy, or a function that writes the picture to a path.
         others: Column -> (name, picture) of further pictures, masks for example.
     """
@@ -63,6 +72,11 @@ class Film:
         return {**own, **self.others}
 
 
+def array_file(array: NDArray[Any]) -> Picture:
+    """What writes an array as .npy, for a connectome that is no file yet."""
+    return lambda path: np.save(path, array, allow_pickle=False)
+
+
 def note(check: str, message: str) -> Finding:
     """A note of an importer."""
     return Finding("note", check, message)
@@ -76,8 +90,10 @@ def build(
     hardlink: bool = False,
     column: str = "film",
     dictionary: Sequence[Column] = (),
+    folder: str = IMAGES,
+    regions: Sequence[str] = (),
 ) -> Path:
-    """Write `images/`, the cohort file and `columns.csv` into a new folder, by way of a temporary neighbour.
+    """Write pictures or connectomes, the cohort file, `columns.csv` and `regions.csv`: by way of a temporary neighbour.
 
     Args:
         films: The examinations.
@@ -86,6 +102,8 @@ def build(
         hardlink: Link the pictures instead of copying them, on the same disk.
         column: The column that names a film's own picture.
         dictionary: What the columns of tables mean; none, no `columns.csv`.
+        folder: Where pictures go inside `out`: "images", or "connectomes".
+        regions: Names of the regions of connectomes; none, no `regions.csv`.
 
     Returns:
         The cohort file.
@@ -108,11 +126,13 @@ def build(
         for film in films:
             pictures = film.pictures(column)
             for name, picture in pictures.values():
-                _place(picture, temporary / IMAGES / name, hardlink=hardlink)
-            rows.append({**film.values, **{c: f"{IMAGES}/{name}" for c, (name, _) in pictures.items()}})
+                _place(picture, temporary / folder / name, hardlink=hardlink)
+            rows.append({**film.values, **{c: f"{folder}/{name}" for c, (name, _) in pictures.items()}})
         write_cohort(rows, columns, temporary / COHORT_FILE)
         if dictionary:
             write_columns(dictionary, temporary / COLUMNS_FILE)
+        if regions:
+            _write_regions(regions, temporary / REGIONS_FILE)
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -122,6 +142,11 @@ def build(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out / COHORT_FILE
+
+
+def _write_regions(regions: Sequence[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([["name"], *([name] for name in regions)])
 
 
 def _check_names(films: Sequence[Film], column: str) -> None:
@@ -239,28 +264,54 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in records[1:]]
 
 
-def two_classes(rows: Sequence[Mapping[str, str]], target: str, candidates: Iterable[str], where: str) -> list[str]:
-    """Return the two words that stand in the column of the outcome.
+def outcomes(
+    rows: Sequence[Mapping[str, str]], target: str | Sequence[str], candidates: Iterable[str], where: str
+) -> dict[str, Any]:
+    """Say what a study needs to know of the outcomes that were asked for.
+
+    Args:
+        rows: The cells of each examination.
+        target: The column of the outcome, or several.
+        candidates: The columns that can hold one.
+        where: The table, for messages.
+
+    Returns:
+        Of one outcome of two words "target" and "classes"; otherwise "targets", a table each: "column" and "classes",
+        or "column" and "kind", "score" of numbers, whose cut is for the owner of the study to declare.
 
     Raises:
-        CohortError: No column is named, it is not there, or it holds other than two words.
+        CohortError: No column is named, it is not there, or it holds neither two words nor a score.
     """
     candidates = list(candidates)
-    if target not in candidates:
-        fitting = [name for name in candidates if len({row[name] for row in rows} - {""}) == 2]
-        came = f"there is no column '{target}'" if target else "nothing says which column holds the outcome"
-        do = (
-            nearest(target, candidates)
-            if target
-            else f"give it with --target; two values each have: {', '.join(fitting)}"
-        )
-        raise CohortError(came, do=do, where=where)
-    classes = sorted({row[target] for row in rows} - {""})
-    if len(classes) != 2:
+    asked = [target] if isinstance(target, str) else list(target)
+    if not any(asked):
+        fitting = [name for name in candidates if len(_different(rows, name)) == 2]
         raise CohortError(
-            f"the outcome '{target}' has {len(classes)} values: {', '.join(classes[:8])}",
-            expected="two classes",
-            do="choose another column, or make one with two values",
+            "nothing says which column holds the outcome",
+            do=f"give it with --target; two values each have: {', '.join(fitting)}",
             where=where,
         )
-    return classes
+    found = [_outcome(rows, name, candidates, where) for name in dict.fromkeys(asked)]
+    if len(found) == 1 and "classes" in found[0]:
+        return {"target": found[0]["column"], "classes": found[0]["classes"]}
+    return {"targets": found}
+
+
+def _outcome(rows: Sequence[Mapping[str, str]], name: str, candidates: Sequence[str], where: str) -> dict[str, Any]:
+    if name not in candidates:
+        raise CohortError(f"there is no column '{name}'", do=nearest(name, candidates), where=where)
+    classes = _different(rows, name)
+    if len(classes) > MOST_LEVELS and all(map(is_number, classes)):
+        return {"column": name, "kind": "score"}
+    if len(classes) != 2:
+        raise CohortError(
+            f"the outcome '{name}' has {len(classes)} values: {', '.join(classes[:8])}",
+            expected=f"two classes, or a score of more than {MOST_LEVELS} different numbers",
+            do="choose another column; this one can be written into study.toml by hand, with its classes",
+            where=where,
+        )
+    return {"column": name, "classes": classes}
+
+
+def _different(rows: Sequence[Mapping[str, str]], name: str) -> list[str]:
+    return sorted({row[name] for row in rows} - {""})

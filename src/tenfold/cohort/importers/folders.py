@@ -6,6 +6,7 @@ It must not know any data set in particular.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tenfold.cohort.importers.common import (
@@ -23,7 +24,7 @@ from tenfold.errors import CohortError
 
 
 def import_folders(
-    source: Path, out: Path, *, patient: str, target: str = "outcome", hardlink: bool = False
+    source: Path, out: Path, *, patient: str, target: str | Sequence[str] = "outcome", hardlink: bool = False
 ) -> Imported:
     r"""Import pictures that lie in one folder a class.
 
@@ -45,6 +46,8 @@ def import_folders(
     require_folder(source)
     check_out(out)
     pattern = _pattern(patient)
+    if not isinstance(target, str):
+        raise CohortError(f"{len(target)} outcomes", expected="one: the folders are its classes")
     if target in ("case", "patient", "film", "site", "date"):
         raise CohortError(f"the outcome cannot go to the column '{target}'", do="choose another name")
     folders = subfolders(source)

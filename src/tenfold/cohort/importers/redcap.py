@@ -20,9 +20,9 @@ from tenfold.cohort.importers.common import (
     build,
     check_out,
     note,
+    outcomes,
     read_csv,
     require_folder,
-    two_classes,
 )
 from tenfold.errors import CohortError, nearest
 from tenfold.modalities.table import Column
@@ -78,7 +78,9 @@ class _Field:
         return self.kind == "text" and self.check.startswith("date")
 
 
-def import_redcap(source: Path, out: Path, *, target: str = "", event: str = "", hardlink: bool = False) -> Imported:
+def import_redcap(
+    source: Path, out: Path, *, target: str | Sequence[str] = "", event: str = "", hardlink: bool = False
+) -> Imported:
     """Import a REDCap project: one row a record.
 
     Fields flagged as identifiers, free text, notes and files are dropped, and it is said; a record id that is flagged
@@ -88,7 +90,7 @@ def import_redcap(source: Path, out: Path, *, target: str = "", event: str = "",
         source: A folder with the export of the records (CSV, raw or labels as values, field names as headings) and the
             data dictionary (CSV); they are told apart by their headings.
         out: The folder to make.
-        target: The field that holds the outcome, of two choices.
+        target: The field that holds the outcome, of two choices or a score; or several.
         event: Of a longitudinal project or one with repeated instruments, the event to take: its unrepeated rows.
         hardlink: Accepted as by every importer; there are no files to link.
 
@@ -119,9 +121,10 @@ def import_redcap(source: Path, out: Path, *, target: str = "", event: str = "",
     used = [f for f in fields.values() if f.name != record and _usable(f) and _headings(f, header)]
     pseudonym = _pseudonyms(rows, fields[record])
     table = [_cells(row, used, header, f"{export.name}, row {number}") for number, row in rows]
-    candidates = [name for name in table[0] if _target_field(name, fields)]
-    classes = two_classes(table, target, candidates, export.name)
-    columns = [c for f in used for c in _columns(f, header) if c.name != target]
+    answers = [target] if isinstance(target, str) else target
+    candidates = [name for name in table[0] if _target_field(name, fields, answers)]
+    asked = outcomes(table, target, candidates, export.name)
+    columns = [c for f in used for c in _columns(f, header) if c.name not in answers]
     films = []
     for (_, row), cells in zip(rows, table, strict=True):
         site = {"site": row[_SITE]} if _SITE in header else {}
@@ -130,7 +133,7 @@ def import_redcap(source: Path, out: Path, *, target: str = "", event: str = "",
     cohort = build(films, list(films[0].values), out, dictionary=columns)
     notes = [*_notes(fields, used, record, header, branching), *repeats]
     tables = {"clinical": {"columns": [c.name for c in columns], "dictionary": "columns.csv"}} if columns else {}
-    return Imported(cohort, tuple(notes), {"target": target, "classes": classes, "tables": tables})
+    return Imported(cohort, tuple(notes), {**asked, "tables": tables})
 
 
 def _files(source: Path) -> tuple[Path, Path]:
@@ -274,10 +277,10 @@ def _columns(field: _Field, header: Sequence[str]) -> list[Column]:
     return [Column(field.name, field.label, "category", levels=levels)] if len(levels) > 1 else []
 
 
-def _target_field(name: str, fields: Mapping[str, _Field]) -> bool:
-    """Whether a column can hold an outcome: a field of choices, or one choice of a checkbox."""
+def _target_field(name: str, fields: Mapping[str, _Field], asked: Sequence[str]) -> bool:
+    """Whether a column can hold an outcome: choices, one choice of a checkbox, or a number that is asked for."""
     field = fields[name.split("___")[0]] if name not in fields else fields[name]
-    return field.kind in (*_ONE_CHOICE, *_TWO, "checkbox")
+    return field.kind in (*_ONE_CHOICE, *_TWO, "checkbox") or (field.number and name in asked)
 
 
 def _pseudonyms(rows: Sequence[tuple[int, Mapping[str, str]]], record: _Field) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tenfold.cohort.describe import is_number
-from tenfold.cohort.importers.common import Film, Imported, build, check_out, note, read_csv, two_classes
+from tenfold.cohort.importers.common import MOST_LEVELS, Film, Imported, build, check_out, note, outcomes, read_csv
 from tenfold.cohort.manifest import RESERVED, is_mask, looks_like_picture
 from tenfold.errors import CohortError, nearest
 from tenfold.modalities.table import COLUMNS_FILE, Column, read_columns
@@ -18,12 +18,16 @@ from tenfold.types import Finding
 
 _MISSING = ("na", "n/a", "nan", "null")
 _YES_NO = (("no", "yes"), ("No", "Yes"), ("NO", "YES"), ("n", "y"), ("N", "Y"), ("0", "1"), ("false", "true"))
-_LEVELS = 12
 _Rows = Sequence[Mapping[str, str]]
 
 
 def import_table(
-    source: Path, out: Path, *, target: str = "", patient_column: str = "patient", hardlink: bool = False
+    source: Path,
+    out: Path,
+    *,
+    target: str | Sequence[str] = "",
+    patient_column: str = "patient",
+    hardlink: bool = False,
 ) -> Imported:
     """Import a CSV file with one row an examination; pictures that it names are copied along.
 
@@ -33,7 +37,7 @@ def import_table(
     Args:
         source: The CSV file, or a folder with one CSV file beside `columns.csv`.
         out: The folder to make.
-        target: The column that holds the outcome.
+        target: The column that holds the outcome, of two words or a score; or several.
         patient_column: The column that says who was examined; it is called `patient` in the cohort.
         hardlink: Link the pictures instead of copying them.
 
@@ -41,7 +45,8 @@ def import_table(
         The cohort with all columns of the file.
 
     Raises:
-        CohortError: The file cannot be read, no column says who the patients are, or the outcome has not two classes.
+        CohortError: The file cannot be read, no column says who the patients are, or an outcome is neither of two words
+            nor a score.
         OutputError: `out` holds something, or cannot be written to.
     """
     check_out(out)
@@ -61,15 +66,15 @@ def import_table(
     emptied: Counter[str] = Counter()
     rows = [_row(row, patient_column, emptied) for _, row in numbered]
     _name_cases(rows)
-    classes = two_classes(rows, target, [name for name in rows[0] if name not in RESERVED], path.name)
+    asked = outcomes(rows, target, [name for name in rows[0] if name not in RESERVED], path.name)
     pictures = [name for name in rows[0] if _all_pictures(rows, name)]
-    measured = [name for name in rows[0] if name not in (*RESERVED, target, *pictures)]
+    answers = [target] if isinstance(target, str) else target
+    measured = [name for name in rows[0] if name not in (*RESERVED, *answers, *pictures)]
     dictionary, notes = _dictionary(path.parent / COLUMNS_FILE, rows, measured)
     films = [_film(row, pictures, path, number) for row, (number, _) in zip(rows, numbered, strict=True)]
     cohort = build(films, list(rows[0]), out, hardlink=hardlink, dictionary=dictionary)
     study = {
-        "target": target,
-        "classes": classes,
+        **asked,
         "images": {name: name for name in pictures if not is_mask(name)},
         "tables": {"clinical": {"columns": [c.name for c in dictionary], "dictionary": COLUMNS_FILE}},
     }
@@ -140,9 +145,7 @@ def _dictionary(path: Path, rows: _Rows, measured: Sequence[str]) -> tuple[tuple
     )
     notes = [Finding("warning", "dictionary", message)] if columns else []
     if left:
-        message = (
-            f"No values of a table, or text with more than {_LEVELS} different: {', '.join(left)}. They are no inputs."
-        )
+        message = f"No values, or text with more than {MOST_LEVELS} different: {', '.join(left)}. They are no inputs."
         notes.append(note("dictionary", message))
     return columns, notes
 
@@ -157,7 +160,7 @@ def guess_column(name: str, filled: Sequence[str]) -> Column | None:
             return Column(name, kind="yes_no", levels=pair)
     if all(map(is_number, filled)):
         return Column(name)
-    return Column(name, kind="category", levels=tuple(levels)) if len(levels) <= _LEVELS else None
+    return Column(name, kind="category", levels=tuple(levels)) if len(levels) <= MOST_LEVELS else None
 
 
 def _counts(rows: _Rows, emptied: Counter[str]) -> Iterator[Finding]:

@@ -13,15 +13,26 @@ import pytest
 from tenfold.report import page, write_report
 
 
-@pytest.fixture(scope="session")
-def fake_run() -> ModuleType:
-    place = Path(__file__).with_name("fake_run.py")
-    spec = importlib.util.spec_from_file_location("fake_run", place)
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def fake_run() -> ModuleType:
+    return _module("fake_run")
+
+
+@pytest.fixture(scope="session")
+def several(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three targets on connectomes and clinical values, with its report written. Read only."""
+    folder: Path = _module("fake_several").build(tmp_path_factory.mktemp("run") / "several", fake_run)
+    write_report(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

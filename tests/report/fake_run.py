@@ -469,6 +469,16 @@ def build_fused(folder: Path, n: int = 160) -> Path:
     write_json(folder / "comparisons.json", {TARGET: rows})
     write_json(folder / "conformal.json", _conformal())
     write_json(folder / "sample_size.json", _sample_size())
+    grown = [(0.5, Estimate(0.71, 0.62, 0.8, "DeLong, 95 %", n)), (1.0, Estimate(0.8, 0.73, 0.87, "DeLong, 95 %", n))]
+    points = [{"share": share, "patients": share * 0.8 * n, "auc": auc.to_dict()} for share, auc in grown]
+    lacking = {"value": None, "low": None, "high": None, "method": "not fitted: one class only", "n": 0}
+    points.insert(0, {"share": 0.05, "patients": None, "auc": lacking})
+    write_json(folder / "learning_curve.json", {TARGET: points})
+    apart = {"apparent": 0.99, "out_of_fold": 0.61, "optimism": 0.38, "method": "mean of 5 folds", "n": n}
+    write_json(folder / "optimism.json", {TARGET: apart})
+    reason = "not permuted, for its folds cannot be trained together: its encoders are two"
+    held = {"p": None, "n": None, "observed": 0.8, "null_mean": None, "null_high": None, "method": reason}
+    write_json(folder / "permutations.json", {TARGET: {FUSED: held}})
     write_json(folder / "subgroups.json", {"sex": _subgroups(evaluation)})
     _fused_facts(folder)
     _fused_explanations(folder)

@@ -80,9 +80,9 @@ def test_methods_name_only_papers_that_are_listed(whole: Path) -> None:
     assert "12 further arms" in text
 
 
-def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path, fused: Path) -> None:
+def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path, fused: Path, several: Path) -> None:
     for name in figures.FIGURES:
-        drawn = next(p for p in (run / "figures" / f"{name}.svg" for run in (whole, fused)) if p.is_file())
+        drawn = next(p for p in (run / "figures" / f"{name}.svg" for run in (whole, fused, several)) if p.is_file())
         svg = drawn.read_text("utf-8")
         sizes = [float(s) for s in re.findall(r"font(?:-size)?: ?(?:bold )?([\d.]+)px", svg)]
         assert sizes, name
@@ -91,6 +91,16 @@ def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path, fused:
         assert look.INK not in svg
         assert "<dc:date>" not in svg
         assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 3.5 * 72  # type: ignore[index]
+
+
+def test_optimism_fewer_patients_and_what_was_not_fitted_are_told(fused: Path) -> None:
+    text = (fused / "report.html").read_text("utf-8")
+    assert "apparent 0.990, on the patients it was trained on; out of fold 0.610; optimism 0.380" in text
+    assert "With 64 training patients in a fold the AUC was 0.710" in text
+    assert "5% of the training patients: not fitted: one class only" in text
+    assert "The labels were not permuted, for its folds cannot be trained together" in text
+    assert "permutations of the labels" not in text
+    assert "n = 160" in text.split('id="figure-learning"')[1].split("</figcaption>")[0]
 
 
 def test_marked_figures_of_the_paper_are_impossible_and_no_others() -> None:

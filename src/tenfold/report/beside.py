@@ -9,12 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tenfold.report.inputs import difference
 from tenfold.report.load import Run
-from tenfold.report.published import published
+from tenfold.report.published import matching, published
 from tenfold.report.readers import estimate as read_estimate
 from tenfold.report.readers import places, ways
 from tenfold.report.tabular import Table
-from tenfold.report.words import arm_name, joined, number, with_interval
+from tenfold.report.words import arm_name, joined, number, target_name, with_interval
 from tenfold.types import Estimate
 
 _METRICS = ("auc", "accuracy", "sensitivity", "specificity", "ppv", "f1")
@@ -51,9 +52,11 @@ class Item:
 def table(run: Run) -> Table | None:
     """Every arm at the frozen operating point with intervals, each above the published row of the same thing."""
     held = published(str(run.facts.get("system") or ""))
-    measured = [arm for arm in run.arms if run.estimates(arm)]
+    measured = [arm for arm in run.arms if any(view.estimates(arm) for view in run.each)]
     if not held or not measured:
         return None
+    if any("aucs" in row for row in held.get("rows") or []):
+        return _by_outcome(run, held, measured)
     left = list(held.get("rows") or [])
     matrices = any("tp" in row for row in left)
     rows: list[list[str]] = []
@@ -83,6 +86,57 @@ def table(run: Run) -> Table | None:
         strong=tuple(strong),
         soft=tuple(soft),
         loose=True,
+    )
+
+
+def _by_outcome(run: Run, held: dict[str, Any], measured: list[str]) -> Table:
+    """AUC on each outcome: a paper of several outcomes beside a run of one or more of them."""
+    theirs = list(dict.fromkeys(name for row in held["rows"] for name in row.get("aucs") or {}))
+    views = {view.target: view for view in run.each}
+    columns = [(name, matching(name, theirs)) for name in views]
+    columns += [("", name) for name in theirs if name not in {t for _, t in columns}]
+    left = list(held["rows"])
+    rows: list[list[str]] = []
+    strong, soft = [], []
+
+    def add(row: dict[str, Any]) -> None:
+        soft.append(len(rows))
+        cells = [_printed(row, t) for _, t in columns]
+        rows.append([f"Published: {row['method']}", *cells])
+
+    for arm in measured:
+        strong += [len(rows)] if arm == run.proposed else []
+        name = f"This run: {arm_name(arm)}" if arm == run.proposed else arm_name(arm)
+        cells = [with_interval(views[ours].estimates(arm).get("auc")) if ours else "–" for ours, _ in columns]
+        rows.append([name, *cells])
+        for row in [r for r in left if _same(run, arm, r)]:
+            left.remove(row)
+            add(row)
+    for row in left:
+        add(row)
+    sizes = [f"{target_name(name)} {e.n}" for name, v in views.items() if (e := v.estimates(run.proposed).get("auc"))]
+    heads = [target_name(ours or t) for ours, t in columns]
+    return Table(
+        f"This run (AUC, {'of its cohort' if run.external else 'out of fold'}; n: {', '.join(sizes) or 'unknown'}) "
+        f"beside the published figures ({held['citation'].split('.')[0]}), which are of {held['data']}.",
+        ("", *heads),
+        rows,
+        note="Ours with intervals; published figures, set back, came without any. In brackets, where it stands: what "
+        f"interval they would have, computed by us ({held.get('interval_method', 'method not recorded')}). Other "
+        "patients, other class mix: a comparison in words only.",
+        strong=tuple(strong),
+        soft=tuple(soft),
+        loose=True,
+    )
+
+
+def _printed(row: dict[str, Any], target: str) -> str:
+    """Return a published AUC, with the interval that it would have where we computed one."""
+    if target not in (row.get("aucs") or {}):
+        return "–"
+    low, high = (row.get("intervals") or {}).get(target) or (None, None)
+    return f"{number(row['aucs'][target], 2)}" + (
+        f" [{number(low, 2)} to {number(high, 2)}]" if low is not None else ""
     )
 
 
@@ -136,7 +190,17 @@ def items(run: Run) -> list[Item]:
         return []
     held = published(str(run.facts.get("system") or "")).get("beside") or []
     ours = _ours(run)
-    return [Item(b["item"], b["shows"], ours.get(b["anchor"], ""), b["anchor"], b.get("doubt", "")) for b in held]
+    return [
+        Item(b["item"], b["shows"], ours.get(b["anchor"], ""), _there(run, b["anchor"]), b.get("doubt", ""))
+        for b in held
+    ]
+
+
+def _there(run: Run, anchor: str) -> str:
+    """Return the place on this page that shows the same: what one target has no figure for stands among the arms."""
+    if anchor == "figure-gains" and not run.several:
+        return "arms"
+    return anchor
 
 
 def _ours(run: Run) -> dict[str, str]:
@@ -150,8 +214,17 @@ def _ours(run: Run) -> dict[str, str]:
     ]
     people += [f"{r.cohort.get('n_patients', '?')} in “{name}”" for name, r in run.externals.items()]
     maps = run.explanations.get("cases") or []
+    names = [str(s.get("name")) for s in (run.facts.get("stages") or {}).get(run.proposed) or []]
+    chain = " → ".join(dict.fromkeys(names))
     checked = " The maps are checked against masks and random weights." if run.explanations.get("sanity") else ""
     return {
+        "answer": "; ".join(
+            f"{target_name(v.target)} {_say(e)}, n = {e.n}"
+            for v in run.each
+            if (e := v.estimates(v.proposed).get("auc")) is not None
+        ),
+        "training": f"{chain}, each with what was transferred and reset." if chain else "",
+        "figure-gains": _gains(run),
         "figure-flow": f"{joined(people)}{f'; {folds} folds' if folds else ''}." if people else "",
         "figure-matrix": f"Accuracy {_say(found.get('accuracy'))}.",
         "figure-roc_internal": f"AUC {_say(found.get('auc'))} out of fold"
@@ -166,6 +239,17 @@ def _ours(run: Run) -> dict[str, str]:
         else "",
         "table-3": f"{sum(bool(run.estimates(arm)) for arm in run.arms)} arms, every figure with its interval.",
     }
+
+
+def _gains(run: Run) -> str:
+    """How many gains over other arms are shown by their intervals, a target at a time."""
+    said = []
+    for view in run.each:
+        found = [held[0] for arm in view.arms if arm != view.proposed and (held := difference(view, arm)) is not None]
+        if found:
+            shown = sum(e.low > 0 for e in found)
+            said.append(f"{target_name(view.target)}: better than {shown} of {len(found)} other arms")
+    return f"{'; '.join(said)} (interval of the paired difference above 0)." if said else ""
 
 
 def _readers(place: Run) -> str:

@@ -13,10 +13,11 @@ from importlib import resources
 from typing import Any
 
 from tenfold.errors import nearest
+from tenfold.report import chance, connectomes
 from tenfold.report.limits import gap_sentences, sample_size
 from tenfold.report.load import Run
 from tenfold.report.methods_text import model_sentence, stage_sentences
-from tenfold.report.published import headline, published
+from tenfold.report.published import published
 from tenfold.report.words import (
     METRICS,
     NOT_PROVIDED,
@@ -26,14 +27,19 @@ from tenfold.report.words import (
     arm_name,
     count,
     division,
+    films,
     flow_text,
+    headline_of,
     interval,
     joined,
+    known_sentence,
     metric_label,
     number,
     opened_external,
     population,
     rule,
+    score_cut,
+    target_name,
     thresholds,
     with_interval,
 )
@@ -113,11 +119,21 @@ def author_problems(run: Run) -> list[str]:
 
 def _fill_item(run: Run, key: str, item: dict[str, str]) -> Item:
     """Answer one item: what the run shows first, then what the author says."""
-    shown = ANSWERS[item["answer"]](run).strip() if item.get("answer") else ""
+    shown = _shown(run, item["answer"]).strip() if item.get("answer") else ""
     said = _author(run, key, item["id"]) or _author(run, "tripod_ai", item.get("tripod", ""))
     source = " and ".join(name for name, text in (("run", shown), ("author", said)) if text)
     text = " ".join(t for t in (shown, f"Author: {said}" if said else "") if t)
     return Item(item["id"], item["section"], item["asks"], text or NOT_PROVIDED, source)
+
+
+def _shown(run: Run, name: str) -> str:
+    """Return what the run shows: once where it holds for all targets, else a target at a time."""
+    if name in ONCE or not run.several:
+        return ANSWERS[name](run)
+    found = {target_name(view.target): ANSWERS[name](view).strip() for view in run.each}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return " ".join(f"[{target}] {text}" for target, text in found.items() if text)
 
 
 def _author(run: Run, key: str, number_: str) -> str:
@@ -128,8 +144,8 @@ def _author(run: Run, key: str, number_: str) -> str:
 def _title(run: Run) -> str:
     """The report's own title says what kind of study it is."""
     kind = "external evaluation of a frozen model" if run.external else "development and internal validation"
-    seen = {"image": "images", "table": "tables"}
-    named = joined([seen[k] for k in ("image", "table") if k in run.kinds(run.proposed)]) or "images"
+    seen = {"image": "images", "connectome": "connectomes", "table": "tables"}
+    named = joined([seen[k] for k in seen if k in run.kinds(run.proposed)]) or "images"
     return (
         f"Title of this report: {run.facts.get('title')}; {kind}; deep learning on {named}."
         if run.facts.get("title")
@@ -138,7 +154,11 @@ def _title(run: Run) -> str:
 
 
 def _abstract(run: Run) -> str:
-    return f"In place of one, the answer: {' '.join(answer(run))}"
+    if run.several:
+        told = "; ".join(known for view in run.each if (known := known_sentence(view)))
+        chances = " ".join(chance.sentence(view) for view in run.each)
+        return f"In place of one, the answer: {chance.lead(run)} {f'Patients: {told}. ' if told else ''}{chances}"
+    return f"In place of one, the answer: {' '.join([*answer(run), *chance.sentences(run)])}"
 
 
 def _existing_models(run: Run) -> str:
@@ -178,8 +198,9 @@ def _eligibility(run: Run) -> str:
 def _preparation(run: Run) -> str:
     a = run.arms.get(run.proposed, {})
     found = f" The audit left {count(len(run.findings), 'finding')}." if run.findings is not None else ""
-    if not a.get("size"):
-        return found.strip()
+    wired = " ".join(connectomes.prepared(name, i) for name, i in connectomes.of_kind(run.facts).items())
+    if not a.get("size") or "image" not in (run.kinds(run.proposed) or {"image"}):
+        return f"{wired}{found}".strip()
     return (
         f"Every film was decoded once and brought to {a['size']} × {a['size']} px by a preparation that is the same "
         f"for all patients and travels in the bundle.{found}"
@@ -191,6 +212,8 @@ def _outcome(run: Run) -> str:
     if not run.classes:
         return ""
     positive = f"; positive: {run.positive}" if run.positive else ""
+    cut = score_cut(t)
+    positive += f", a score {cut}; the network learned the score itself" if cut else ""
     return (
         f"“{t.get('name', '?')}”, read from the column “{t.get('column', '?')}”: {joined(run.classes)}{positive}. "
         f"How it was established only the author can say."
@@ -199,12 +222,17 @@ def _outcome(run: Run) -> str:
 
 def _predictors(run: Run) -> str:
     encoder = run.arms.get(run.proposed, {}).get("encoder")
+    wired = connectomes.of_kind(run.facts)
+    if "connectome" in run.kinds(run.proposed) and "table" not in run.kinds(run.proposed):
+        sizes = joined([f"{name}: {connectomes.size(i)}" for name, i in wired.items()])
+        return f"The edges of connectomes alone ({sizes}; encoder {encoder}); no edge was screened on the data."
     if "table" in run.kinds(run.proposed):
         tables = [n for n, i in (run.facts.get("inputs") or {}).items() if i.get("kind") == "table"]
         screened = any((run.facts["inputs"][n] or {}).get("screen") for n in tables)
         chosen = "columns were screened within the folds" if screened else "no column was screened on the data"
         columns = [str(t.get("column")) for t in run.cohort.get("tests") or []]
         listed = f" Columns: {joined(columns)}." if columns else ""
+        listed += "".join(f" {name}: {connectomes.size(i)}." for name, i in wired.items())
         return f"Inputs: {joined(list(run.inputs(run.proposed)))} (encoders {encoder}); {chosen}.{listed}"
     return (
         f"The pixels of the images alone (encoder {encoder}); no feature was screened on the data." if encoder else ""
@@ -221,6 +249,12 @@ def _sample_size(run: Run) -> str:
 
 def _missing(run: Run) -> str:
     text = flow_text(run)
+    if run.several and text:
+        known = "; ".join(said for view in run.each if (said := known_sentence(view)))
+        kept = "A patient with at least one known outcome was kept; an unknown one was masked in loss and evaluation"
+        text = f"{text}. {kept}{f' ({known})' if known else ''}"
+    if connectomes.of_kind(run.facts) and text:
+        text += ". An edge that was not measured took the mean of the training part"
     tables = {n: i for n, i in (run.facts.get("inputs") or {}).items() if i.get("kind") == "table"}
     if tables and text:
         ways = joined([f"{n} by {i.get('imputation', 'median')}" for n, i in tables.items()])
@@ -228,6 +262,8 @@ def _missing(run: Run) -> str:
             f"Values missing in a table were imputed within each fold from its training part ({ways}), and the network "
             f"was told which were missing. A patient may lack a whole input. Left out of the analysis: {text}."
         )
+    if connectomes.of_kind(run.facts) and text:
+        return f"A case without any known outcome or readable connectome left the analysis: {text}."
     return f"Nothing was filled in. A case without outcome or readable image left the analysis: {text}." if text else ""
 
 
@@ -355,9 +391,10 @@ def _beside(run: Run) -> str:
     auc = run.estimates(run.proposed).get("auc")
     if not held or auc is None:
         return ""
-    theirs = headline(str(run.facts.get("system") or ""))
+    theirs = headline_of(run)
     return (
-        f"AUC {number(auc.value)} ({interval(auc)}); published {number(theirs['auc'])} without interval, on other data."
+        f"AUC {number(auc.value)} ({interval(auc)}); published {number(theirs['auc'], 2 if 'aucs' in theirs else 3)} "
+        "without interval, on other data."
         if theirs
         else ""
     )
@@ -370,12 +407,20 @@ def _limitations(run: Run) -> str:
         parts.append("The cohort is simulated.")
     if not run.external and not run.externals and not opened_external(run):
         parts.append("No external validation is part of this run.")
+    parts += [chance.sentence(view) for view in run.each if chance.verdict(view).told is False]
+    if run.several:
+        parts.append(f"{len(run.each)} outcomes were judged, without adjustment for their number.")
+    parts += connectomes.limits(run.facts)
     return " ".join([*parts, *warned, f"{RESEARCH_ONLY}."])
 
 
 def _poor_input(run: Run) -> str:
+    wired = bool(connectomes.of_kind(run.facts))
     return (
-        "Missing, truncated, blank or foreign images are refused by name; none is replaced."
+        "A connectome of another size or atlas, not symmetric, not finite, or the same for two subjects is refused by "
+        "name; none is replaced."
+        if wired and "image" not in run.kinds(run.proposed)
+        else "Missing, truncated, blank or foreign images are refused by name; none is replaced."
         if run.facts.get("tenfold")
         else ""
     )
@@ -443,6 +488,12 @@ def _explanation(run: Run) -> str:
     ]
     further = "; exact Shapley values over the inputs" if run.explanations.get("modalities") else ""
     further += "; integrated gradients over table columns" if run.explanations.get("importance") else ""
+    held = connectomes.edges(run)
+    if held:
+        further += "; weights of single edges, with how alike the folds are"
+    if films(run) != "films":
+        said = further.removeprefix("; ")
+        return f"{said[:1].upper()}{said[1:]}." if said else ""
     return f"Grad-CAM{further}; maps checked by {joined(checks) or 'nothing'}." if run.explanations.get("cases") else ""
 
 
@@ -466,9 +517,12 @@ def _elsewhere(name: str, other: Run) -> str:
 
 def _failures(run: Run) -> str:
     wrong = [c for c in run.explanations.get("cases") or [] if not c.get("right", True)]
-    return f"{count(len(wrong), 'wrong case')} shown with film, heat map and probability." if wrong else ""
+    shown = "film, heat map and probability" if films(run) == "films" else "what moved the answer and the probability"
+    return f"{count(len(wrong), 'wrong case')} shown with {shown}." if wrong else ""
 
 
+# Told once of a run with several targets, whatever they are; the rest a target at a time where it differs.
+ONCE = ("abstract", "limitations", "missing", "explanation", "failures", "clusters")
 ANSWERS: dict[str, Callable[[Run], str]] = {
     "title": _title,
     "abstract": _abstract,

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tenfold.report.look import BLUE, INK, canvas
+from tenfold.report.look import BLUE, INK, PAPER, canvas
 from tenfold.report.words import arm_name
 from tenfold.types import Estimate, FloatArray
 
@@ -28,10 +28,19 @@ class Drawn:
     alt: str
 
 
-def key(axes: Axes, y: float, text: str, colour: str, width: float, alpha: float = 1) -> None:
+def key(
+    axes: Axes, y: float, text: str, colour: str, width: float, alpha: float = 1, back: dict[str, Any] | None = None
+) -> None:
     """Write a direct label with its line into the free corner of a ROC plot."""
     axes.plot([0.42, 0.48], [y, y], color=colour, lw=width, alpha=alpha)
-    axes.text(0.5, y, text, va="center")
+    axes.text(0.5, y, text, va="center", bbox=back)
+
+
+def behind(auc: Estimate | None) -> dict[str, Any] | None:
+    """Return what hides a curve behind the key: that of a weak model runs through the corner where the key stands."""
+    if auc is None or auc.value >= 0.7:
+        return None
+    return {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.9, "pad": 1.0}
 
 
 def numbers(values: list[float | None]) -> FloatArray:

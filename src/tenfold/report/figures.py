@@ -14,18 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tenfold.report import figures_sets
-from tenfold.report.drawn import Drawn, key, matrix, named_rows, numbers, short, whisker
+from tenfold.report import figures_sets, figures_targets
+from tenfold.report.drawn import Drawn, behind, key, matrix, named_rows, numbers, short, whisker
 from tenfold.report.load import Run
 from tenfold.report.look import BLUE, GREEN, HALF_WIDTH, INK, ORANGE, RED, canvas, unit_square
-from tenfold.report.published import headline
 from tenfold.report.words import (
+    analysed,
     arm_name,
     ceiling,
     ceiling_of,
     count,
     flow_text,
+    headline_of,
     interval,
+    known_sentence,
     number,
     thresholds,
     whose_predictions,
@@ -77,7 +79,7 @@ def _references(run: Run) -> list[tuple[str, float]]:
     best = ceiling(run)
     if best is not None:
         return [("ceiling", best)]
-    theirs = headline(str(run.facts.get("system") or ""))
+    theirs = headline_of(run)
     return [("published", float(theirs["auc"]))] if theirs else []
 
 
@@ -90,13 +92,10 @@ def flow(run: Run) -> Drawn | None:
     at = next((i for i, s in enumerate(main) if s.get("step") == "analysed"), len(main) - 1)
     boxes = [_wrapped(f"{s.get('step', '')}", _people(s), 25) + _folds(run, s) for s in main]
     asides = [*aside]
-    if run.cohort.get("by_class"):
-        boxes[at] += _classes(run)
-    wide = {at} if run.cohort.get("by_class") else set()
+    boxes[at] += (classes := _classes(run))
+    wide = {at} if classes else set()
     outside = [
-        f"External set “{short(name, 26)}”\n{_people({k: r.cohort.get(f'n_{k}') for k in ('cases', 'patients')})}"
-        + _classes(r)
-        for name, r in run.externals.items()
+        f"External set “{short(name, 26)}”\n{_people(analysed(r))}" + _classes(r) for name, r in run.externals.items()
     ]
     figure, axes = _column(boxes, asides, outside, wide)
     axes.axis("off")
@@ -138,7 +137,10 @@ def _column(boxes: list[str], asides: list[str], outside: list[str], wide: set[i
 
 
 def _classes(run: Run) -> str:
-    """Return one line a class, each on a line of its own."""
+    """Return one line a class, or with several targets one a target."""
+    if run.several:
+        told = [textwrap.fill(text, 44) for view in run.each if (text := known_sentence(view))]
+        return "".join(f"\n{text}" for text in told)
     by_class = run.cohort.get("by_class") or {}
     return "".join(f"\n{short(name)}: {_people(c)}" for name, c in by_class.items())
 
@@ -203,20 +205,20 @@ def roc(run: Run) -> Drawn | None:
             clip_on=False,
         )
     auc = run.estimates(run.proposed).get("auc")
-    row = 0.30
+    row, back = 0.30, behind(auc)
     if run.proposed in drawn:
         text = f"{short(run.proposed)}{f' {number(auc.value)}' if auc else ''}"
-        key(axes, row, text, BLUE, 2)
+        key(axes, row, text, BLUE, 2, back=back)
         row -= 0.09
     others = len(drawn) - (run.proposed in drawn)
     if others:
-        key(axes, row, count(others, "other arm"), INK, 0.8, FAINT)
+        key(axes, row, count(others, "other arm"), INK, 0.8, FAINT, back=back)
         row -= 0.09
     at = _operating_rates(run)
     if at:
         axes.plot(1 - at[1], at[0], "o", mfc="none", mec=BLUE, mew=1.6, ms=7, clip_on=False)
         axes.plot(0.45, row, "o", mfc="none", mec=BLUE, mew=1.6, ms=6)
-        axes.text(0.5, row, "operating point", va="center")
+        axes.text(0.5, row, "operating point", va="center", bbox=back)
     unit_square(axes)
     axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
     n = f"; n = {auc.n}; {auc.method}" if auc else ""
@@ -306,9 +308,11 @@ def decision(run: Run) -> Drawn | None:
         axes.text(middle + 0.01, top * 1.1, "operating point", va="top", alpha=0.8)
     axes.set(xlim=(0, 1), ylim=(-0.14 * top, 1.12 * top))
     axes.text(0.02, -0.03 * top, "treat none", va="top")
-    axes.text(0.02, 0.62 * top, short(run.proposed), color=BLUE, weight="bold")
+    # where disease is rare the curves fall steeply on the left, and the right is free
+    x_key, side, high = (0.02, "left", 0.62) if top >= 0.42 else (0.99, "right", 0.86)
+    axes.text(x_key, high * top, short(run.proposed), color=BLUE, weight="bold", ha=side)
     if curve.get("treat_all"):
-        axes.text(0.02, 0.50 * top, "treat all (dashed)", color=INK)
+        axes.text(x_key, (high - 0.12) * top, "treat all (dashed)", color=INK, ha=side)
     axes.set(xlabel="Threshold probability", ylabel="Net benefit (per patient)")
     e = run.estimates(run.proposed).get("net_benefit")
     caption = "Decision curve: what deciding by the model is worth against treating everybody or nobody"
@@ -444,6 +448,10 @@ def training(run: Run) -> Drawn | None:
     free.text(0.98, 0.22, "inner part", color=BLUE, ha="right", transform=free.transAxes)
     free.text(0.98, 0.06, "training (loss)", color=ORANGE, ha="right", transform=free.transAxes)
     runs = max(len(s) for s in by_name.values())
+    for score, stages in zip(grid[:, 1], by_name.values(), strict=True):
+        if not any(h.get("inner_auc") is not None for s in stages for h in s["history"]):
+            score.text(0.5, 0.5, "nothing was\ntold apart", ha="center", va="center", transform=score.transAxes)
+            score.set(xticks=[], yticks=[])
     text = f"Training of the {arm_name(run.proposed)} model by stage"
     many = f" One line each of {runs} fits." if runs > 1 else ""
     return Drawn(figure, f"{text}. Dotted: the epoch whose weights were kept.{many}", text)
@@ -475,6 +483,8 @@ def randomisation(run: Run) -> Drawn | None:
 
 
 FIGURES: dict[str, Callable[[Run], Drawn | None]] = {
+    "targets": figures_targets.targets,
+    "gains": figures_targets.gains,
     "answer": answer,
     "flow": flow,
     "roc_internal": figures_sets.roc_internal,
@@ -486,6 +496,7 @@ FIGURES: dict[str, Callable[[Run], Drawn | None]] = {
     "confusion": confusion,
     "forest": forest,
     "folds": folds,
+    "learning": figures_targets.learning,
     "training": training,
     "randomisation": randomisation,
     "roc_external": figures_sets.roc_external,
@@ -493,3 +504,6 @@ FIGURES: dict[str, Callable[[Run], Drawn | None]] = {
     "subgroups": figures_sets.subgroups,
     "importance": figures_sets.importance,
 }
+
+# Drawn once a run; the others once a target.
+SHARED = ("targets", "gains", "flow", "training", "randomisation")

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from tenfold.report.drawn import Drawn, matrix, named_rows, short, whisker
+from tenfold.report.drawn import Drawn, behind, matrix, named_rows, short, whisker
 from tenfold.report.inputs import alone, fused
 from tenfold.report.limits import subgroup_columns
 from tenfold.report.load import Run, readable
@@ -163,6 +163,7 @@ def _under(lines: int) -> float:
 def _lines(axes: Axes, lines: list[Any]) -> str:
     """Draw curves with their keys and say their AUCs."""
     said = []
+    weakest = min((e for *_, found, _, _, _ in lines if (e := found.get("auc"))), key=lambda e: e.value, default=None)
     for i, (name, points, found, colour, dash, width) in enumerate(lines):
         if not points.get("fpr"):
             continue
@@ -170,7 +171,7 @@ def _lines(axes: Axes, lines: list[Any]) -> str:
         e = found.get("auc")
         y = _under(i)
         axes.plot([0.42, 0.48], [y, y], color=colour, ls=dash, lw=width)
-        axes.text(0.5, y, f"{name}{f' {number(e.value, 2)}' if e else ''}", va="center")
+        axes.text(0.5, y, f"{name}{f' {number(e.value, 2)}' if e else ''}", va="center", bbox=behind(weakest))
         if e is not None:
             said.append(f"{name} {with_interval(e)}, n = {e.n}")
     return f"{'; '.join(said)}."

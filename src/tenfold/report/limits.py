@@ -1,4 +1,4 @@
-"""How far the numbers carry: subgroups and their gaps, sample size, sets of answers.
+"""How far the numbers carry: subgroups and their gaps, sample size, optimism, fewer patients, sets of answers.
 
 It must not know HTML, nor say of a gap that it is fair or unfair.
 """
@@ -107,6 +107,36 @@ def _against_needed(people: dict[str, Any], needed: dict[str, Any]) -> str:
     if not isinstance(n, int) or not have:
         return ""
     return f"This study has {have:,}: {'enough' if have >= n else 'fewer'}."
+
+
+def optimism(run: Run) -> list[str]:
+    """Say how much better the proposed arm does on the patients it was trained on."""
+    held = run.optimism.get(run.target) or {}
+    values = [held.get(key) for key in ("apparent", "out_of_fold", "optimism")]
+    if any(not isinstance(v, int | float) for v in values):
+        return []
+    inside, outside, gap = (number(v) for v in values)
+    return [
+        f"AUC of the {arm_name(run.proposed)} model: apparent {inside}, on the patients it was trained on; out of fold "
+        f"{outside}; optimism {gap}. What a model tells of its own training patients is no evidence.",
+        f"Method: {held.get('method')}; n = {count(held.get('n'), 'patient')}.",
+    ]
+
+
+def fewer_patients(run: Run) -> list[str]:
+    """Say whether more patients still help, and what of the learning curve was not fitted."""
+    found = run.learned()
+    told = []
+    if len(found) > 1:
+        (_, few, first), (_, many, last) = found[0], found[-1]
+        told.append(
+            f"With {few:.0f} training patients in a fold the AUC was {number(first.value)} ({interval(first)}), with "
+            f"all {many:.0f} it was {number(last.value)} ({interval(last)})."
+        )
+    left = [p for p in run.learning_curve.get(run.target) or [] if not readable(p.get("auc"))]
+    return told + [
+        f"{p.get('share'):.0%} of the training patients: {(p.get('auc') or {}).get('method')}." for p in left
+    ]
 
 
 def conformal(run: Run) -> Table | None:

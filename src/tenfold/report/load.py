@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -21,11 +21,13 @@ ALTERED = "altered"
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds. A part that is missing or unreadable is empty.
+    """What a run folder holds, about one of its targets. A part that is missing or unreadable is empty.
+
+    A run with several targets is read as that of the first one; `each` gives all of them, `others` the further ones.
 
     Attributes:
         folder: The run folder.
-        facts: run.json.
+        facts: run.json; its "target" is the one that this is about.
         cohort: cohort.json.
         findings: Rows of findings.csv; None where the audit left no file.
         evaluation: evaluation.json, `{target: {arm: {metric: estimate}}}`.
@@ -39,6 +41,9 @@ class Run:
         subgroups: subgroups.json, `{column: {"levels": [...], "gaps": {...}}}`.
         conformal: conformal.json.
         sample_size: sample_size.json.
+        permutations: permutations.json of this target, `{arm: {"p", "n", "observed", "null_mean", "null_high"}}`.
+        optimism: optimism.json, `{target: {"apparent", "out_of_fold", "optimism", "method", "n"}}`.
+        learning_curve: learning_curve.json, `{target: [{"share", "patients", "auc"}]}`.
         readers: readers.json: human readers on the cases of this folder.
         operating_points: Rows of operating_points.csv.
         author: author.toml.
@@ -46,6 +51,7 @@ class Run:
         predictions: Prediction tables by target.
         problems: One sentence a part that is there and cannot be read.
         externals: The external sets that the frozen model was tried on in this run, by name.
+        others: The same run about each further target.
     """
 
     folder: Path
@@ -63,6 +69,9 @@ class Run:
     subgroups: dict[str, Any]
     conformal: dict[str, Any]
     sample_size: dict[str, Any]
+    permutations: dict[str, Any]
+    optimism: dict[str, Any]
+    learning_curve: dict[str, Any]
     readers: dict[str, Any]
     operating_points: list[dict[str, str]]
     author: dict[str, Any]
@@ -70,6 +79,23 @@ class Run:
     predictions: dict[str, PredictionTable]
     problems: tuple[str, ...]
     externals: dict[str, Run]
+    others: tuple[Run, ...] = field(default=(), repr=False)
+
+    @property
+    def each(self) -> tuple[Run, ...]:
+        """The run a target at a time, in the order of the study."""
+        return (self, *self.others)
+
+    @property
+    def several(self) -> bool:
+        """Whether the run has more than one target."""
+        return len(targets_of(self.facts)) > 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is about the first of the run's targets."""
+        named = [str(t.get("name") or "") for t in targets_of(self.facts)]
+        return not named or self.target == named[0]
 
     @property
     def external(self) -> bool:
@@ -143,6 +169,11 @@ class Run:
         held: dict[str, Any] = getattr(self, part)
         return list(held.get(self.target) or [])
 
+    def learned(self) -> list[tuple[float, float, Estimate]]:
+        """Return the learning curve: share of the training patients, how many they are, AUC; only what was fitted."""
+        points = [p for p in self.learning_curve.get(self.target) or [] if readable(p.get("auc"))]
+        return [(float(p["share"]), float(p["patients"]), Estimate.from_dict(p["auc"])) for p in points]
+
     def table(self) -> PredictionTable | None:
         """Return the predictions the evaluation rests on: never those of the hold-out."""
         table = self.predictions.get(self.target)
@@ -154,6 +185,12 @@ class Run:
             return None
         place = (self.folder / str(name)).resolve()
         return place if place.is_file() and place.is_relative_to(self.folder.resolve()) else None
+
+
+def targets_of(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what run.json says of each target; a run from before there were several has one."""
+    held = facts.get("targets") or [facts.get("target")]
+    return [dict(target) for target in held if isinstance(target, dict)]
 
 
 def readable(estimate: Any) -> TypeGuard[dict[str, Any]]:
@@ -184,7 +221,7 @@ def load(folder: Path) -> Run:
     facts = _read(folder, "run.json", _json, {}, problems)
     if problems:
         raise OutputError(problems[0], do="run the study again with --resume", where=str(folder))
-    return Run(
+    run = Run(
         folder=folder,
         facts=facts,
         cohort=_read(folder, "cohort.json", _json, {}, problems),
@@ -200,6 +237,9 @@ def load(folder: Path) -> Run:
         subgroups=_read(folder, "subgroups.json", _json, {}, problems),
         conformal=_read(folder, "conformal.json", _json, {}, problems),
         sample_size=_read(folder, "sample_size.json", _json, {}, problems),
+        permutations=_read(folder, "permutations.json", _json, {}, problems),
+        optimism=_read(folder, "optimism.json", _json, {}, problems),
+        learning_curve=_read(folder, "learning_curve.json", _json, {}, problems),
         readers=_read(folder, "readers.json", _json, {}, problems),
         operating_points=_read(folder, "operating_points.csv", _rows, [], problems),
         author=_read(folder, "author.toml", _toml, {}, problems),
@@ -208,6 +248,58 @@ def load(folder: Path) -> Run:
         externals=_externals(folder, problems),
         problems=tuple(problems),
     )
+    first, *others = [str(t.get("name") or "") for t in targets_of(facts)] or [run.target]
+    return replace(_about(run, first), others=tuple(_about(run, name) for name in others))
+
+
+def _about(run: Run, name: str) -> Run:
+    """Return a run as that of one of its targets. What was written without a target's name belongs to the first."""
+    targets = targets_of(run.facts)
+    names = [str(t.get("name") or "") for t in targets]
+    target = next((t for t in targets if t.get("name") == name), {"name": name} if name else {})
+    first = not names or name == names[0]
+
+    def own(held: dict[str, Any]) -> dict[str, Any]:
+        wrapped = held and set(held) <= set(names) and all(isinstance(v, dict) for v in held.values())
+        if wrapped and not any("levels" in v for v in held.values()):
+            return dict(held.get(name) or {})
+        return held if first else {}
+
+    outcome = (run.cohort.get("outcomes") or {}).get(name) or {}
+    return replace(
+        run,
+        facts={**run.facts, "target": target, "simulated": _simulated(run.facts.get("simulated"), target, first)}
+        if targets
+        else run.facts,
+        cohort={**run.cohort, **outcome},
+        explanations=run.explanations if first else {},
+        subgroups=own(run.subgroups),
+        conformal=own(run.conformal),
+        sample_size=own(run.sample_size),
+        permutations=own(run.permutations),
+        readers=run.readers if run.readers.get("target", names[0] if names else name) == name else {},
+        operating_points=[row for row in run.operating_points if row.get("target", name) == name],
+        externals={place: _of(other, name) for place, other in run.externals.items()},
+        others=(),
+    )
+
+
+def _of(run: Run, name: str) -> Run:
+    """Return an external set as that of one target; one that does not have it is left as it is read."""
+    return next((view for view in run.each if view.target == name), run)
+
+
+def _simulated(held: Any, target: Mapping[str, Any], first: bool) -> Any:
+    """Return what a simulator says with the ceilings of one target as numbers; plain ones are those of the first."""
+    ceilings = (held or {}).get("ceilings") or {}
+    if not any(isinstance(c, dict) for c in ceilings.values()):
+        return held if first or not held else {**held, "ceilings": {}, "ceiling_auc": None}
+    own = {}
+    for seen, by_target in ceilings.items():
+        found = by_target.get(target.get("name")) or by_target.get(target.get("column")) or {}
+        if isinstance(found.get("auc"), int | float):
+            own[seen] = found["auc"]
+    return {**held, "ceilings": own, "ceiling_auc": own.get("both")}
 
 
 def _externals(folder: Path, problems: list[str]) -> dict[str, Run]:

@@ -18,8 +18,17 @@ from matplotlib.figure import Figure
 # The ink is a colour no palette contains, so that a drawing can hand its text and axes to the page's own colour.
 INK = "#1a1b1c"
 BLUE, ORANGE, GREEN, SKY, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#d55e00", "#cc79a7"
+PAPER = "#fefefd"  # the inside of a hollow mark: it hides what lies behind and takes the ground of the page
 HALF_WIDTH = 3.5  # inches: one column of a journal
-_TURNED = {BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", SKY: "--sky", RED: "--red", PURPLE: "--purple"}
+_TURNED = {
+    BLUE: "--blue",
+    ORANGE: "--orange",
+    GREEN: "--green",
+    SKY: "--sky",
+    RED: "--red",
+    PURPLE: "--purple",
+    PAPER: "--paper",
+}
 _FONT = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # the one font that ships with matplotlib: the same layout on every machine

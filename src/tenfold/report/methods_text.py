@@ -9,9 +9,23 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.report.load import Run
+from tenfold.report import connectomes
+from tenfold.report.load import Run, targets_of
 from tenfold.report.readers import places, ways
-from tenfold.report.words import arm_name, count, division, flow_text, joined, opened_name, population, rule
+from tenfold.report.words import (
+    arm_name,
+    count,
+    division,
+    everybody,
+    films,
+    flow_text,
+    joined,
+    opened_name,
+    rule,
+    score_cut,
+    target_name,
+    task,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,12 @@ REFERENCES = (
         "Van Calster 2025",
         "Van Calster B, Collins GS, Vickers AJ, et al. Performance evaluation of predictive AI models to support "
         "medical decisions. Lancet Digital Health 2025; arXiv:2412.10288.",
+    ),
+    Reference(
+        "Phipson & Smyth 2010",
+        "Phipson B, Smyth GK. Permutation P-values should never be zero: calculating exact P-values when permutations "
+        "are randomly drawn. Statistical Applications in Genetics and Molecular Biology 2010;9:39.",
+        "10.2202/1544-6115.1585",
     ),
     Reference(
         "Vickers 2006",
@@ -119,6 +139,32 @@ REFERENCES = (
         "Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017:3319-3328.",
     ),
     Reference(
+        "Johnson 2007",
+        "Johnson WE, Li C, Rabinovic A. Adjusting batch effects in microarray expression data using empirical Bayes "
+        "methods. Biostatistics 2007;8:118-127.",
+        "10.1093/biostatistics/kxj037",
+    ),
+    Reference(
+        "Yu 2018",
+        "Yu M, Linn KA, Cook PA, et al. Statistical harmonization corrects site effects in functional connectivity "
+        "measurements from multi-site fMRI data. Human Brain Mapping 2018;39:4213-4227.",
+        "10.1002/hbm.24241",
+    ),
+    Reference(
+        "Varoquaux 2010",
+        "Varoquaux G, Baronnet F, Kleinschmidt A, et al. Detection of brain functional-connectivity difference in "
+        "post-stroke patients using group-level covariance modeling. MICCAI 2010, LNCS 6361:200-208.",
+    ),
+    Reference(
+        "Ledoit 2004",
+        "Ledoit O, Wolf M. A well-conditioned estimator for large-dimensional covariance matrices. Journal of "
+        "Multivariate Analysis 2004;88:365-411.",
+    ),
+    Reference(
+        "Frank 2001",
+        "Frank E, Hall M. A simple approach to ordinal classification. ECML 2001:145-156.",
+    ),
+    Reference(
         "Collins 2024",
         "Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement: updated guidance for reporting clinical "
         "prediction models that use regression or machine learning methods. BMJ 2024;385:e078378.",
@@ -178,16 +224,17 @@ def stage_sentences(run: Run, arm: str) -> list[str]:
     told: dict[str, list[dict[str, Any]]] = {}
     for stage in (run.facts.get("stages") or {}).get(arm) or []:
         told.setdefault(str(stage.get("name", "")), []).append(stage)
-    return [_stage(name, stages) for name, stages in told.items()]
+    chain = [stages[0] for stages in told.values()]
+    return [_stage(name, stages, chain) for name, stages in told.items()]
 
 
-def _stage(name: str, stages: list[dict[str, Any]]) -> str:
+def _stage(name: str, stages: list[dict[str, Any]], chain: list[dict[str, Any]]) -> str:
     """Say one stage, with the range of its epochs over the folds."""
     first = stages[0]
     epochs = sorted({int(s["epochs_run"]) for s in stages if isinstance(s.get("epochs_run"), int)})
     best = sorted({int(s["best_epoch"]) for s in stages if isinstance(s.get("best_epoch"), int)})
-    text = f"Stage “{name}” used the cohort {first.get('cohort', '?')} ({first.get('task', '?')}; thawed: "
-    text += f"{first.get('thaw', '?')})"
+    text = f"Stage “{name}” used the cohort {first.get('cohort', '?')} ({task(first, chain)}"
+    text += f"; thawed: {first['thaw']})" if "thaw" in first else ")"
     if epochs:
         text += f" for {_range(epochs)} epochs"
     if best:
@@ -205,17 +252,43 @@ def _range(values: list[int]) -> str:
 
 def _data(run: Run) -> str:
     """Say who was studied and what was predicted."""
-    target = run.facts.get("target") or {}
-    text = f"We analysed {population(run)}. " if run.cohort else ""
+    text = f"We analysed {everybody(run)}. " if run.cohort else ""
     if run.facts.get("simulated"):
         text = text.replace("We analysed", "We analysed a simulated cohort of")
     flow = flow_text(run)
     text += f"Selection went as follows: {flow}. " if flow else ""
-    if run.classes:
-        text += f"The outcome, {target.get('name', '?')} (column “{target.get('column', '?')}”), "
-        text += f"had the classes {joined(run.classes)}"
-        text += f", of which {run.positive} counted as positive." if run.positive else "."
-    return text.strip()
+    return text + (_outcomes(run) if run.several else _outcome(run))
+
+
+def _outcome(run: Run) -> str:
+    """Say what the one outcome is."""
+    target = run.facts.get("target") or {}
+    if not run.classes:
+        return ""
+    named = f"The outcome, {target.get('name', '?')} (column “{target.get('column', '?')}”), "
+    if score_cut(target):
+        return f"{named}was learned as a score; {score_cut(target)} counted as positive ({run.positive})."
+    text = f"{named}had the classes {joined(run.classes)}"
+    return text + (f", of which {run.positive} counted as positive." if run.positive else ".")
+
+
+def _outcomes(run: Run) -> str:
+    """Say what each of several outcomes is, how it was learned, and what happened to those of whom one is unknown."""
+    told = []
+    for target in targets_of(run.facts):
+        named = f"{target_name(str(target.get('name', '?')))} (column “{target.get('column', '?')}”"
+        kind = target.get("kind")
+        if kind == "score":
+            told.append(f"{named}, learned as a score; positive: {score_cut(target)})")
+        elif kind == "ordinal":
+            told.append(f"{named}, learned as ordered levels (Frank 2001); positive: {target.get('positive')})")
+        else:
+            levels = target.get("levels") or []
+            more = f", learned as {len(levels)} classes" if len(levels) > 2 else ""
+            told.append(f"{named}{more}; positive: {target.get('positive') or 'none'})")
+    text = f"The outcomes, learned together by one network with one output each, were {'; '.join(told)}. "
+    text += "Each was evaluated for itself as a yes or no. A patient of whom an outcome was not known was kept: that "
+    return text + "outcome was left out of the loss and of its own evaluation."
 
 
 def _inputs(run: Run) -> str:
@@ -223,6 +296,7 @@ def _inputs(run: Run) -> str:
     held = run.facts.get("inputs") or {}
     tables = {name: i for name, i in held.items() if i.get("kind") == "table"}
     parts = [_table(name, i, _columns(run) if len(tables) == 1 else 0) for name, i in tables.items()]
+    parts += [connectomes.prepared(name, i) for name, i in connectomes.of_kind(run.facts).items()]
     fusion = str(run.arms.get(run.proposed, {}).get("fusion") or "")
     if len(run.inputs(run.proposed)) > 1 and fusion:
         joins = {"concat": "joined end to end", "gated": "weighted by a gate over those present (Arevalo 2017)"}
@@ -326,6 +400,7 @@ def _models(run: Run) -> str:
     others = [s for arm in run.arms if arm != run.proposed and (s := model_sentence(run, arm))]
     text = f"The proposed arm was {main}. " if main else ""
     text += " ".join(stage_sentences(run, run.proposed)) + " "
+    text += _together(run)
     text += f"It was compared with {count(len(others), 'further arm')}: {'; '.join(others)}. " if others else ""
     failed = [
         f"{arm_name(a)} ({d.get('reason') or 'no reason recorded'})"
@@ -336,9 +411,24 @@ def _models(run: Run) -> str:
     return text.strip()
 
 
+def _together(run: Run) -> str:
+    """Say where the networks of all folds were trained as one, and in which coordinates their first layer moved."""
+    arms = [arm_name(arm) for arm, a in run.arms.items() if a.get("together")]
+    if not arms:
+        return ""
+    return (
+        f"The networks of all folds were trained together as one stacked model (arms: {joined(arms)}); "
+        "the update of their first layer was kept in the span of the training patients' connectomes (the same update "
+        "for gradient descent with momentum, a network of its own for AdamW), and was folded back into one weight an "
+        "edge afterwards. "
+    )
+
+
 def _validation(run: Run) -> str:
     """Say how the cohort was divided and what was decided where."""
-    text = f"{division(run)} {rule(run)} "
+    text = f"{division(run)} "
+    text += "Folds were dealt by all outcomes together. " if run.several and not run.external else ""
+    text += f"{rule(run)} "
     way = (run.facts.get("validation") or {}).get("calibration")
     if not run.external and run.facts.get("validation"):
         text += (
@@ -374,6 +464,25 @@ def _statistics(run: Run) -> str:
     text += f"Further intervals: {'; '.join(methods)}. " if methods else ""
     text += "Net benefit and decision curves followed Vickers 2006. " if "net_benefit" in found else ""
     text += "The integrated calibration index followed Austin 2019. " if "ici" in found else ""
+    text += (
+        "Predicted and measured scores were compared by Pearson's correlation. "
+        if any("pearson_r" in view.estimates(view.proposed) for view in run.each)
+        else ""
+    )
+    draws = {int(n) for v in run.each if isinstance(n := (v.permutations.get(v.proposed) or {}).get("n"), int)}
+    if draws:
+        text += (
+            f"AUCs were set beside those of {joined([f'{n:,}' for n in sorted(draws)])} permutations of the labels; p "
+        )
+        text += f"is the share of these that did as well{_how_permuted(run)}. "
+    shares = [f"{share:.0%}" for share, _, _ in run.learned() if share < 1]
+    if shares:
+        text += (
+            f"The {arm_name(run.proposed)} model was also fitted to {joined(shares)} of each fold's training patients, "
+            "stratified by all outcomes, with preparations fitted to them alone. "
+        )
+    if run.several:
+        text += "Outcomes were judged one by one, without adjustment for their number. "
     pairs = run.compared()
     ways = list(dict.fromkeys(str(c.get("method")) for c in pairs if c.get("method")))
     text += f"Arms were compared on the same patients ({'; '.join(ways)})" if pairs else ""
@@ -382,12 +491,27 @@ def _statistics(run: Run) -> str:
     return text.strip().rstrip(".") + "."
 
 
+def _how_permuted(run: Run) -> str:
+    """Say how labels were permuted, where the run says it."""
+    ways = (str((v.permutations.get(v.proposed) or {}).get("method") or "") for v in run.each)
+    found = [way for way in dict.fromkeys(ways) if way]
+    return f" ({'; '.join(found)})" if found else ""
+
+
 def _explanations(run: Run) -> str:
-    """Say how the heat maps were made and checked."""
+    """Say how the answers were explained, and the heat maps checked."""
+    held = connectomes.edges(run)
+    ways = list(dict.fromkeys(s for e in held for s in e.sentences if s.startswith("Method: ")))
+    text = "".join(f"Edges that moved the answers were found so: {way.removeprefix('Method: ')} " for way in ways)
+    return f"{text}{_cases(run)}".strip()
+
+
+def _cases(run: Run) -> str:
+    """Say how single cases were explained."""
     if not run.explanations.get("cases"):
         return ""
     sanity = run.explanations.get("sanity") or {}
-    text = "Heat maps were made by Grad-CAM (Selvaraju 2017). "
+    text = "Heat maps were made by Grad-CAM (Selvaraju 2017). " if films(run) == "films" else ""
     if sanity.get("randomisation"):
         text += "They were checked by randomising the weights from the top down (Adebayo 2018). "
     if run.explanations.get("modalities"):

@@ -9,61 +9,125 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenfold.report.load import ALTERED, load, readable
-from tenfold.report.words import METRICS, NOT_PROVIDED, RESEARCH_ONLY, joined, metric_label, with_interval
+from tenfold.report import connectomes
+from tenfold.report.load import ALTERED, load, readable, targets_of
+from tenfold.report.words import (
+    METRICS,
+    NOT_PROVIDED,
+    RESEARCH_ONLY,
+    joined,
+    metric_label,
+    number,
+    p_value,
+    score_cut,
+    target_name,
+    with_interval,
+)
 from tenfold.types import Estimate
 
 
-def card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def card(
+    run: Mapping[str, Any], evaluation: Mapping[str, Any], permutations: Mapping[str, Any] | None = None
+) -> list[tuple[str, list[str]]]:
     """Return the model card as headings with their lines.
 
     Args:
         run: run.json.
         evaluation: evaluation.json, `{target: {arm: {metric: estimate}}}`.
+        permutations: permutations.json, `{target: {arm: {"p": ...}}}`.
 
     Returns:
         (heading, lines), the banner first. What only the author can know says NOT PROVIDED.
     """
-    target = run.get("target") or {}
+    targets = targets_of(run) or [{}]
+    several = len(targets) > 1
     arm = str(run.get("proposed") or "")
     a = (run.get("arms") or {}).get(arm) or {}
-    classes = [str(c) for c in target.get("classes") or []]
-    outcome = str(target.get("name"))
     return [
         ("Warning", [f"{RESEARCH_ONLY}. It must not be the reason for, or against, treating anybody."]),
         (
             "What it is",
             [
                 f"Study: {run.get('title') or NOT_PROVIDED}",
-                f"Predicts: {target.get('name') or '?'}, one of {joined(classes) or '?'}; "
-                f"positive: {target.get('positive') or 'none'}",
+                *(_predicts(target) for target in targets),
                 f"Network: {a.get('network') or '?'}; encoder {a.get('encoder') or '?'}; starting weights "
-                f"{a.get('weights') or '?'}; input {a.get('size') or '?'} px; parameters {a.get('parameters') or '?'}",
+                f"{a.get('weights') or '?'}{_pixels(run, a)}; parameters {a.get('parameters') or '?'}",
                 *_inputs(run, a),
                 f"Training stages: {joined([str(s) for s in a.get('stages') or []]) or '?'}",
                 f"Operating point: {run.get('operating_rule') or '?'}, chosen on inner data, frozen",
                 f"Made by tenfold {run.get('tenfold') or '?'} on {run.get('started') or '?'}, seed {run.get('seed')}",
             ],
         ),
-        ("Performance", _performance(evaluation.get(outcome) or {}, arm)),
-        *_without(run, evaluation.get(outcome) or {}),
+        *(
+            part
+            for target in targets
+            for part in _measured(run, target, evaluation.get(str(target.get("name"))) or {}, arm, several=several)
+        ),
         ("Made from", _made_from(run)),
-        ("Known flaws and limits", _limits(run, a)),
+        ("Known flaws and limits", [*_untold(targets, evaluation, permutations or {}, arm), *_limits(run, a)]),
         ("Intended use, users and groups it was not tried on", [NOT_PROVIDED]),
         ("Ethics, licence and contact", [NOT_PROVIDED]),
         ("Fingerprints", [f"{k}: {v}" for k, v in (run.get("hashes") or {}).items()] or ["none recorded"]),
     ]
 
 
-def model_card(run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def _pixels(run: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    """Say how large a picture goes in, where one does."""
+    kinds = {str(section.get("kind")) for section in (run.get("inputs") or {}).values()}
+    return f"; input {arm.get('size') or '?'} px" if "image" in kinds or not kinds else ""
+
+
+def _predicts(target: Mapping[str, Any]) -> str:
+    """Say what is told of a patient."""
+    classes = [str(c) for c in target.get("classes") or []]
+    cut = score_cut(target)
+    text = f"Predicts: {target.get('name') or '?'}, one of {joined(classes) or '?'}; positive: "
+    return text + f"{target.get('positive') or 'none'}" + (" (of a score)" if cut else "")
+
+
+def _measured(
+    run: Mapping[str, Any], target: Mapping[str, Any], arms: Mapping[str, Any], arm: str, *, several: bool
+) -> list[tuple[str, list[str]]]:
+    """Return what was measured on one target, under its name where there are several."""
+    parts = [("Performance", _performance(arms, arm)), *_without(run, arms)]
+    name = target_name(str(target.get("name")))
+    return [(f"{heading}: {name}" if several else heading, lines) for heading, lines in parts]
+
+
+def _untold(
+    targets: list[dict[str, Any]], evaluation: Mapping[str, Any], permutations: Mapping[str, Any], arm: str
+) -> list[str]:
+    """Say of each target that cannot be told from chance that it cannot."""
+    lines = []
+    for target in targets:
+        name = str(target.get("name"))
+        held = ((evaluation.get(name) or {}).get(arm) or {}).get("auc")
+        p = ((permutations.get(name) or {}).get(arm) or {}).get("p")
+        shuffled = isinstance(p, int | float) and p >= 0.05
+        if not readable(held):
+            continue
+        e = Estimate.from_dict(held)
+        if e.low <= 0.5 or shuffled:
+            also = f", p with permuted labels {p_value(p)}" if isinstance(p, int | float) else ""
+            lines.append(
+                f"{target_name(name)} cannot be told from chance (AUC {with_interval(e)}; chance is {number(0.5, 1)}"
+                f"{also}): do not use the model for it."
+            )
+    return lines
+
+
+def model_card(
+    run: Mapping[str, Any], evaluation: Mapping[str, Any], permutations: Mapping[str, Any] | None = None
+) -> str:
     """Return the model card as Markdown: the README of a bundle.
 
     Args:
         run: run.json.
         evaluation: evaluation.json.
+        permutations: permutations.json, where labels were permuted.
     """
     parts = [f"# Model card: {_one_line(run.get('title') or 'untitled study')}"]
-    for heading, lines in card(run, evaluation):
+    for heading, lines in card(run, evaluation, permutations):
         parts += [f"## {heading}", "\n".join(f"- {_one_line(line)}" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -75,7 +139,8 @@ def write_model_card(run: Path) -> str:
         OutputError: The folder has no readable run.json.
     """
     held = load(run)
-    return model_card(held.facts, held.evaluation)
+    permutations = {view.target: view.permutations for view in held.each}
+    return model_card(held.facts, held.evaluation, permutations)
 
 
 def _one_line(text: Any) -> str:
@@ -108,6 +173,8 @@ def _inputs(run: Mapping[str, Any], arm: Mapping[str, Any]) -> list[str]:
         if section.get("kind") == "table":
             way = "nearest neighbours" if section.get("imputation") == "knn" else "the median of the training patients"
             lines.append(f"Missing values in {name} are met by {way}, and the network is told that they are missing")
+        if section.get("kind") == "connectome":
+            lines += connectomes.in_short(name, section)
     return lines
 
 
@@ -133,7 +200,9 @@ def _made_from(run: Mapping[str, Any]) -> list[str]:
     told = [f"{k} {v[k]}" for k in ("folds", "repeats", "inner", "holdout", "by", "calibration") if k in v]
     lines = [f"Validation: {', '.join(told)}"] if told else []
     if run.get("simulated"):
-        lines.insert(0, "Data: SIMULATED patients. It has never seen a real film.")
+        kinds = {str(i.get("kind")) for i in (run.get("inputs") or {}).values()}
+        seen = "film" if "image" in kinds or not kinds else "connectome" if "connectome" in kinds else "patient"
+        lines.insert(0, f"Data: SIMULATED patients. It has never seen a real {seen}.")
     return lines or ["The run does not say."]
 
 
@@ -148,5 +217,8 @@ def _limits(run: Mapping[str, Any], arm: Mapping[str, Any]) -> list[str]:
             )
     if all(o.get("what") == "holdout" for o in run.get("opened") or []):
         lines.append("No external validation is recorded here: expect less at another hospital.")
-    lines.append("A heat map shows where the model looked, not where disease is.")
+    lines += connectomes.limits(run)
+    kinds = {str(section.get("kind")) for section in (run.get("inputs") or {}).values()}
+    if "image" in kinds or not kinds:
+        lines.append("A heat map shows where the model looked, not where disease is.")
     return lines

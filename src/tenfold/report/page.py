@@ -6,7 +6,9 @@ It must not know torch, statistics, or how a run came about; a part that is miss
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from tenfold.errors import OutputError
 from tenfold.report import (
     beside,
+    chance,
     checklists,
+    connectomes,
+    figures_connectome,
     inputs,
     limits,
     look,
@@ -25,13 +31,18 @@ from tenfold.report import (
     people,
     readers,
     tables,
+    targets,
     words,
 )
-from tenfold.report.figures import FIGURES
+from tenfold.report.drawn import Drawn
+from tenfold.report.figures import FIGURES, SHARED
 from tenfold.report.load import Run, load
 from tenfold.report.model_card import card
 from tenfold.report.published import papers, published
+from tenfold.report.tabular import Table
 from tenfold.types import write_atomically
+
+Draw = Callable[[Run], Drawn | None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,6 @@ def write_report(run: Path) -> Path:
         OutputError: There is no readable run.json, or the folder cannot be written.
     """
     held = load(run)
-    figures = {name: _figure(held, name) for name in FIGURES}
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
@@ -87,7 +97,7 @@ def write_report(run: Path) -> Path:
         lstrip_blocks=True,
     )
     _write_patients(held, environment)
-    page = environment.get_template("template.html").render(_context(held, figures))
+    page = environment.get_template("template.html").render(_context(held))
     place = run / "report.html"
     write_atomically(place, page)
     return place
@@ -117,22 +127,33 @@ def _asset(name: str) -> str:
     return resources.files("tenfold.report").joinpath(name).read_text("utf-8")
 
 
-def _figure(run: Run, name: str) -> Figure:
-    """Draw one figure into the run folder; a file that holds the wrong shape costs this figure only."""
+def _figure(run: Run, name: str, draw: Draw, *, part: str = "", label: str = "") -> Figure:
+    """Draw one figure into the run folder; a file that holds the wrong shape costs this figure only.
+
+    Args:
+        run: The run, about the target that the figure is of.
+        name: Its name on the page.
+        draw: What draws it.
+        part: What is put behind the name where a run has several targets.
+        label: The target's name, for caption and description.
+    """
     with look.settings():
         try:
-            drawn = FIGURES[name](run)
+            drawn = draw(run)
             if drawn is None:
                 return Figure(Markup(), "", ABSENT.get(name, ""))
             look.settle(drawn.figure)
             svg, png = look.svg_file(drawn.figure), look.png(drawn.figure)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OutputError) as error:
             reason = f"{type(error).__name__}: {error}"
-            return Figure(Markup(), "", f"The figure “{name}” could not be drawn from the run's files ({reason}).")
-    write_atomically(run.folder / "figures" / f"{name}.svg", svg)
-    write_atomically(run.folder / "figures" / f"{name}.png", png)
-    said = str(escape(drawn.alt or drawn.caption))
-    return Figure(Markup(look.svg_inline(svg, f"fig-{name}", said)), drawn.caption)
+            return Figure(
+                Markup(), "", f"The figure “{name}{part}” could not be drawn from the run's files ({reason})."
+            )
+    write_atomically(run.folder / "figures" / f"{name}{part}.svg", svg)
+    write_atomically(run.folder / "figures" / f"{name}{part}.png", png)
+    before = f"{label}. " if label else ""
+    said = str(escape(before + (drawn.alt or drawn.caption)))
+    return Figure(Markup(look.svg_inline(svg, f"fig-{name}{part}", said)), before + drawn.caption)
 
 
 def _picture(run: Run, name: Any) -> str:
@@ -165,19 +186,22 @@ def _cases(run: Run) -> dict[str, list[dict[str, Any]]]:
     return {label: [c for c in shown if c["label"] == label] for label in dict.fromkeys(c["label"] for c in shown)}
 
 
-def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
+def _context(run: Run) -> dict[str, Any]:
     """Gather everything that the template names."""
-    system = published(str(run.facts.get("system") or ""))
+    figures = {name: _figure(run, name, draw) for name, draw in FIGURES.items() if name in SHARED}
+    edges = [_edges(run, held, figures) for held in connectomes.edges(run)]
     return {
         "css": Markup(_asset("style.css")),
         "run": run,
+        "several": run.several,
+        "parts": _parts(run),
         "title": str(run.facts.get("title") or "Untitled study"),
         "banner": words.RESEARCH_ONLY,
-        "answer": words.answer(run),
+        "answer": _answer(run),
+        "alarms": _alarms(run),
+        "films": words.films(run),
         "simulated": words.ceiling(run) is not None or bool(run.facts.get("simulated")),
-        "population": words.population(run),
-        "division": words.division(run),
-        "rule": words.rule(run),
+        "population": words.everybody(run),
         "problems": [*run.problems, *checklists.author_problems(run)],
         "failed": tables.failed(run),
         "flaws": tables.flaws(run),
@@ -185,25 +209,12 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
         "sanity": tables.sanity_sentence(run),
         "figures": figures,
         "tables": {
-            "cohort": people.cohort(run),
-            "tests": people.tests(run),
+            "summary": targets.summary(run),
+            "all_arms": targets.arms(run),
             "findings": tables.findings(run),
-            "core": tables.group(run, "core", "The core set and its companions, proposed arm."),
-            "operating": tables.group(run, "operating", "At the frozen operating point, proposed arm."),
-            "improper": tables.group(run, "improper", "Improper measures at the frozen operating point, proposed arm."),
             "published": beside.table(run),
             "others": beside.others(run),
-            "fusion": inputs.fusion_table(run),
-            "altered": inputs.altered_table(run),
-            "shares": inputs.shares_table(run),
-            "subgroups": limits.subgroups(run),
-            "conformal": limits.conformal(run),
             "opened": tables.opened(run),
-            "prevalence": tables.prevalence(run),
-            "arms": tables.arms(run),
-            "differences": tables.differences(run),
-            "other_differences": tables.other_differences(run),
-            "operating_points": tables.operating_points(run),
             "stages": tables.stages(run),
             "sanity": tables.sanity(run),
             "conditions": tables.conditions(run),
@@ -211,14 +222,10 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
             "hashes": tables.pairs("Hashes (SHA-256).", ("Of", "Hash"), run.facts.get("hashes")),
             "timings": tables.timings(run),
         },
-        "published": system,
+        "published": published(str(run.facts.get("system") or "")),
         "beside": beside.items(run),
-        "fusion": inputs.sentences(run),
-        "importance": inputs.importance_notes(run),
-        "sample_size": limits.sample_size(run),
-        "gaps": limits.gap_sentences(run),
-        "externals": [_external(name, other) for name, other in run.externals.items()],
-        "reader_studies": [_readers(name, place) for name, place in readers.places(run).items()],
+        "explains_pictures": words.films(run) == "films",
+        "edges": edges,
         "cases": _cases(run),
         "feature_maps": [
             {"layer": str(m.get("layer", "?")), "picture": _picture(run, m.get("file"))}
@@ -226,34 +233,148 @@ def _context(run: Run, figures: dict[str, Figure]) -> dict[str, Any]:
         ],
         "methods": methods_text.paragraphs(run),
         "references": methods_text.cited(run),
-        "card": card(run.facts, run.evaluation),
+        "card": card(run.facts, run.evaluation, {view.target: view.permutations for view in run.each}),
         "checklists": [checklists.fill(run, key) for key in checklists.CHECKLISTS],
         "papers": papers(),
         "not_provided": words.NOT_PROVIDED,
     }
 
 
-def _external(name: str, run: Run) -> dict[str, Any]:
+def _answer(run: Run) -> list[str]:
+    """Return what leads the page: the answer, or of several targets which of them can be told from chance."""
+    state = run.arms.get(run.proposed, {})
+    return [chance.lead(run)] if run.several and state.get("status") != "failed" else words.answer(run)
+
+
+def _alarms(run: Run) -> list[str]:
+    """Say of each target that cannot be told from chance that it cannot."""
+    return [chance.sentence(view) for view in run.each if chance.verdict(view).told is False]
+
+
+def _parts(run: Run) -> list[dict[str, Any]]:
+    """Gather what the page says of each target; with one target nothing carries its name."""
+    if not run.several:
+        return [_part(run)]
+    ids: list[str] = []
+    for view in run.each:
+        plain = re.sub(r"[^a-z0-9]+", "-", view.target.lower()).strip("-") or "target"
+        ids.append(f"-{plain}" if f"-{plain}" not in ids else f"-{plain}-{len(ids) + 1}")
+    parts = [_part(view, part, targets.heading(view.target)) for view, part in zip(run.each, ids, strict=True)]
+    for part in parts[1:]:
+        part["division"] = ""  # the folds are the same for all targets, and told once
+    return parts
+
+
+def _part(run: Run, part: str = "", label: str = "") -> dict[str, Any]:
+    """Gather what the page says of one target.
+
+    Args:
+        run: The run, about that target.
+        part: What is put behind every id of the page, "-language"; empty where there is one target.
+        label: The target's name, put before every caption; empty where there is one target.
+    """
+    figures = {
+        name: _figure(run, name, draw, part=part, label=label) for name, draw in FIGURES.items() if name not in SHARED
+    }
+    shown = {
+        "cohort": people.cohort(run),
+        "tests": people.tests(run),
+        "core": tables.group(run, "core", "The core set and its companions, proposed arm."),
+        "operating": tables.group(run, "operating", "At the frozen operating point, proposed arm."),
+        "improper": tables.group(run, "improper", "Improper measures at the frozen operating point, proposed arm."),
+        "fusion": inputs.fusion_table(run),
+        "altered": inputs.altered_table(run),
+        "shares": inputs.shares_table(run),
+        "subgroups": limits.subgroups(run),
+        "conformal": limits.conformal(run),
+        "prevalence": tables.prevalence(run),
+        "arms": tables.arms(run),
+        "differences": tables.differences(run),
+        "other_differences": tables.other_differences(run),
+        "operating_points": tables.operating_points(run),
+    }
+    size = limits.sample_size(run)
+    told = [s for s in targets.chances(run) if s] if part else chance.sentences(run)
+    told += chance.not_permuted(run)
+    gap, fewer = limits.optimism(run), limits.fewer_patients(run)
+    return {
+        "run": run,
+        "id": part,
+        "label": label,
+        "name": words.target_name(run.target),
+        "h": "h3" if part else "h2",
+        "sub": "h4" if part else "h3",
+        "figures": figures,
+        "tables": {name: _labelled(table, label) for name, table in shown.items()},
+        "answer": words.answer(run),
+        "division": words.division(run),
+        "rule": words.rule(run),
+        "fusion": inputs.sentences(run),
+        "importance": inputs.importance_notes(run),
+        "chance": told,
+        "untold": chance.verdict(run).told is False,
+        "sample_size": size,
+        "optimism": gap,
+        "fewer": fewer,
+        "sure": bool(told or size or gap or fewer or shown["conformal"]),
+        "gaps": limits.gap_sentences(run),
+        "externals": [_external(name, other, label) for name, other in run.externals.items()],
+        "reader_studies": [_readers(name, place, label) for name, place in readers.places(run).items()],
+    }
+
+
+def _labelled(table: Table | None, label: str) -> Table | None:
+    """Put a target's name before the caption of a table."""
+    return table if table is None or not label else replace(table, caption=f"{label}: {table.caption}")
+
+
+def _edges(run: Run, held: connectomes.Edges, figures: dict[str, Figure]) -> dict[str, Any]:
+    """Gather what the page says of the edges of one input for one target; its sums between networks are drawn here."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"networks-{held.input}-{held.target}".lower())
+    if held.names:
+        title = f"{targets.heading(held.target)}: {'mean size of an edge' if held.per_edge else 'sums of edges'}"
+        way = "averaged" if held.per_edge else "summed"
+        text = f"Edges of {held.input} that moved {words.target_name(held.target)}, {way} within and between networks"
+
+        def draw(_: Run) -> Drawn:
+            return Drawn(figures_connectome.draw_networks(held.names, held.matrix, title), f"{text}.", text)
+
+        figures[name] = _figure(run, name, draw)
+    return {
+        "input": held.input,
+        "target": words.target_name(held.target),
+        "sentences": held.sentences,
+        "untold": words.target_name(held.target) in chance.untold(run),
+        "table": held.table,
+        "pattern": held.pattern,
+        "pattern_sentences": held.pattern_sentences,
+        "picture": _picture(run, held.picture),
+        "brain": _picture(run, held.brain),
+        "networks": name if held.names else "",
+    }
+
+
+def _external(name: str, run: Run, label: str) -> dict[str, Any]:
     """Gather what the main report says of one external set."""
     title = f"The frozen {words.arm_name(run.proposed)} model in “{name}”"
     return {
         "name": name,
         "population": words.population(run),
         "answer": words.answer(run, published_too=False),
-        "core": tables.group(run, "core", f"{title}: the core set."),
-        "operating": tables.group(run, "operating", f"{title}: at the operating point it came with."),
+        "core": _labelled(tables.group(run, "core", f"{title}: the core set."), label),
+        "operating": _labelled(tables.group(run, "operating", f"{title}: at the operating point it came with."), label),
         "page": f"external/{name}/report.html" if run.inside("report.html") else "",
     }
 
 
-def _readers(name: str, run: Run) -> dict[str, Any]:
+def _readers(name: str, run: Run, label: str) -> dict[str, Any]:
     """Gather what the report says of one reader study."""
     return {
         "name": name,
         "sentences": readers.sentences(run),
         "findings": readers.findings(run),
         "tables": [
-            t
+            _labelled(t, label)
             for t in (
                 readers.against_machine(run),
                 readers.per_reader(run),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfold.report.load import Run
-from tenfold.report.words import number, units
+from tenfold.report.words import films, number, target_name, units
 
 FOLDER = "patients"
 SHOWN = 8
@@ -82,6 +82,8 @@ def facts(run: Run, case: dict[str, Any]) -> dict[str, Any]:
         "decision": str(case.get("decision", "?")),
         "right": bool(case.get("right")),
         "positive": run.positive or "the class",
+        "outcome": target_name(run.target) if run.several else "",
+        "films": films(run) == "films",
         "probability": number(case.get("probability"), 2),
         "share": _clamped(case.get("probability")),
         "threshold": number(case.get("threshold"), 2),
@@ -99,7 +101,11 @@ def facts(run: Run, case: dict[str, Any]) -> dict[str, Any]:
 
 def _absent(run: Run, case: dict[str, Any], name: str) -> bool:
     """Whether a patient lacks an input altogether."""
+    if isinstance(case.get("absent"), list):
+        return name in case["absent"]
     kind = str(((run.facts.get("inputs") or {}).get(name) or {}).get("kind"))
+    if kind == "connectome":
+        return False
     return not case.get("film") if kind == "image" else not case.get("labs")
 
 

@@ -21,6 +21,7 @@ from tenfold.report.words import (
     number,
     opened_name,
     p_value,
+    task,
     thresholds,
     with_interval,
 )
@@ -114,12 +115,12 @@ def arms(run: Run) -> Table | None:
     rows = [
         [
             arm_name(arm),
-            *([] if ended else [_status(a)]),
+            *([] if ended else [status(a)]),
             *([joined(list(run.inputs(arm))) or "–"] if several else []),
             str(a.get("network") or "–"),
             str(a.get("weights") or "–"),
             str(a.get("size") or "–"),
-            _parameters(a.get("parameters")),
+            how_big(a.get("parameters")),
             with_interval(run.estimates(arm).get("auc")),
             duration(a.get("seconds")),
         ]
@@ -134,14 +135,15 @@ def arms(run: Run) -> Table | None:
     )
 
 
-def _parameters(n: Any) -> str:
+def how_big(n: Any) -> str:
     """Return a number of parameters; models that have none to count say so by a dash."""
     if not isinstance(n, int) or not n:
         return "–"
     return f"{n / 1e6:.2f} M" if n >= 100_000 else f"{n:,}"
 
 
-def _status(arm: dict[str, Any]) -> str:
+def status(arm: dict[str, Any]) -> str:
+    """Say whether an arm ended, and why it did not."""
     if arm.get("status") == "failed":
         return f"FAILED: {arm.get('reason') or 'no reason recorded'}"
     return str(arm.get("status") or "–")
@@ -205,7 +207,8 @@ def operating_points(run: Run) -> Table | None:
 def stages(run: Run) -> Table | None:
     """What each stage of the proposed arm did, and what went over to the next."""
     seen: dict[str, dict[str, Any]] = {}
-    for stage in (run.facts.get("stages") or {}).get(run.proposed) or []:
+    chain = (run.facts.get("stages") or {}).get(run.proposed) or []
+    for stage in chain:
         seen.setdefault(str(stage.get("name", "")), stage)
     if not seen:
         return None
@@ -213,7 +216,10 @@ def stages(run: Run) -> Table | None:
     return Table(
         f"Stages of the {arm_name(run.proposed)} arm: what was transferred and what was reset.",
         ("Stage", "Cohort", "Task", "Thawed", "Transferred", "Reset"),
-        [[name, *(_plain(stage.get(k)) for k in keys)] for name, stage in seen.items()],
+        [
+            [name, *(_plain(task(stage, chain) if k == "task" else stage.get(k)) for k in keys)]
+            for name, stage in seen.items()
+        ],
         words=(0, 1, 2, 3, 4, 5),
     )
 

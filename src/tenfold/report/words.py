@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ METRICS: dict[str, Metric] = {
     "brier_scaled": Metric("Scaled Brier score", "core", "1 is best, 0 is guessing the prevalence"),
     "log_loss": Metric("Log loss", "core", "0 is best"),
     "average_precision": Metric("Average precision", "core", "depends on the class mix"),
+    "pearson_r": Metric("Pearson correlation", "core", "of the predicted with the measured score"),
     "sensitivity": Metric("Sensitivity", "operating"),
     "specificity": Metric("Specificity", "operating"),
     "ppv": Metric("Positive predictive value", "operating", "at this cohort's class mix"),
@@ -124,9 +126,25 @@ def joined(parts: list[str]) -> str:
 def against(run: Run) -> str:
     """Return "PNEUMONIA from NORMAL"."""
     others = [c for c in run.classes if c != run.positive]
+    cut = score_cut(run.facts.get("target") or {})
+    if cut:
+        return f"a {target_name(run.target)} score {cut} from one that is not"
     if not run.positive:
         return joined(run.classes) or "the classes"
-    return f"{run.positive} from {joined(others) or 'the rest'}"
+    return f"{run.positive} from {joined(others) or 'the rest'}{f' ({target_name(run.target)})' if run.several else ''}"
+
+
+def target_name(name: str) -> str:
+    """Return a target's name as a page writes it."""
+    return name.replace("_", " ")
+
+
+def score_cut(target: Mapping[str, Any]) -> str:
+    """Return where a score was cut for the yes or no, "below 85"; empty for classes and levels."""
+    for side in ("below", "above"):
+        if isinstance(target.get(side), int | float):
+            return f"{side} {target[side]:g}"
+    return ""
 
 
 def whose_predictions(run: Run) -> str:
@@ -147,6 +165,38 @@ def population(run: Run) -> str:
         for name, c in by_class.items()
     ]
     return f"{total} ({'; '.join(parts)})" if parts else total
+
+
+def analysed(run: Run) -> dict[str, Any]:
+    """Return how many cases and patients were analysed, whichever of several outcomes is known of them."""
+    steps = [s for s in run.cohort.get("flow") or [] if s.get("step") == "analysed"]
+    if run.several and steps:
+        return {k: steps[-1].get(k) for k in ("cases", "patients")}
+    return {k: run.cohort.get(f"n_{k}") for k in ("cases", "patients")}
+
+
+def everybody(run: Run) -> str:
+    """Say how many were analysed, and with several targets of how many each is known."""
+    if not run.several:
+        return population(run)
+    total = f"{count(analysed(run)['cases'], 'case')} of {count(analysed(run)['patients'], 'patient')}"
+    parts = [known_sentence(view) for view in run.each]
+    return "; ".join([total, *(p for p in parts if p)]) if run.cohort else "; ".join(p for p in parts if p)
+
+
+def known_sentence(run: Run) -> str:
+    """Say of how many patients one outcome is known, and how many have it."""
+    t = run.facts.get("target") or {}
+    if not isinstance(t.get("known"), int):
+        return ""
+    has = f", {run.positive or 'positive'} in {t['positives']}" if isinstance(t.get("positives"), int) else ""
+    return f"{target_name(run.target)} known of {t['known']:,}{has}"
+
+
+def films(run: Run) -> str:
+    """Return what the patients of a study are seen by, as the page calls it: films, connectomes or records."""
+    kinds = {str(i.get("kind")) for i in (run.facts.get("inputs") or {}).values() if isinstance(i, dict)}
+    return "films" if "image" in kinds or not kinds else "connectomes" if "connectome" in kinds else "records"
 
 
 def flow_text(run: Run) -> str:
@@ -213,13 +263,39 @@ def ceiling(run: Run) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+# What the simulators call the best attainable answer from what an arm sees, by the kinds of its inputs.
+_CEILINGS: dict[frozenset[str], tuple[str, ...]] = {
+    frozenset({"image", "table"}): ("fused_observed",),
+    frozenset({"image"}): ("signs",),
+    frozenset({"table"}): ("labs_observed", "clinical"),
+    frozenset({"connectome"}): ("connectome",),
+    frozenset({"connectome", "table"}): ("both",),
+}
+
+
 def ceiling_of(run: Run, arm: str) -> float | None:
-    """Return the best attainable AUC from what an arm sees: tables, pictures or both; None where it is not known."""
+    """Return the best attainable AUC from what an arm sees: one kind of input or two; None where it is not known."""
     held = (run.facts.get("simulated") or {}).get("ceilings") or {}
     kinds = run.kinds(arm)
-    key = "fused_observed" if len(kinds) > 1 else "labs_observed" if kinds == {"table"} else "signs"
-    value = held.get(key) if kinds else None
-    return float(value) if isinstance(value, int | float) else None
+    values = (held.get(key) for key in _CEILINGS.get(frozenset(kinds), ()))
+    return next((float(value) for value in values if isinstance(value, int | float)), None)
+
+
+_TASKS = {
+    "target": "supervised: the outcome",
+    "multilabel": "supervised: several labels at once",
+    "reconstruct": "self-supervised, no labels: an auto-encoder",
+}
+
+
+def task(stage: Mapping[str, Any], chain: Sequence[Mapping[str, Any]]) -> str:
+    """Say what a stage learned; in a chain that has a stage without labels, of each whether it had any."""
+    named = str(stage.get("task") or "?")
+    if not any(s.get("task") == "reconstruct" for s in chain):
+        return named
+    corrupt = (stage.get("recipe") or {}).get("corrupt")
+    noisy = f", {corrupt:.0%} of the edges set to 0" if named == "reconstruct" and corrupt else ""
+    return _TASKS.get(named, named) + noisy
 
 
 def opened_name(entry: dict[str, Any]) -> str:
@@ -242,9 +318,11 @@ def answer(run: Run, *, published_too: bool = True) -> list[str]:
     auc = run.estimates(arm).get("auc")
     if auc is None:
         return ["No AUC was estimated for the proposed arm, so there is no answer to give."]
+    asked = f"The {arm_name(arm)} model told {against(run)} with an AUC of"
+    if run.several:  # of some of its outcomes it may tell nothing
+        asked = f"Asked to tell {against(run)}, the {arm_name(arm)} model reached an AUC of"
     said = [
-        f"The {arm_name(arm)} model told {against(run)} with an AUC of {number(auc.value)} "
-        f"({interval(auc)}; n = {auc.n}), in {whose_predictions(run)}.",
+        f"{asked} {number(auc.value)} ({interval(auc)}; n = {auc.n}), in {whose_predictions(run)}.",
         f"How the interval was made: {auc.method}.",
     ]
     held = run.estimates(arm, "holdout").get("auc")
@@ -293,17 +371,26 @@ def _planted(run: Run) -> list[str]:
     """Warn where the simulator was told to plant what would lift a model above the ceiling."""
     planted = (run.facts.get("simulated") or {}).get("planted")
     named = [k.replace("_", " ") for k, v in planted.items() if v] if isinstance(planted, dict) else []
-    return [f"Planted on purpose: {joined(named)}; the ceiling is that of the films without it."] if named else []
+    return (
+        [f"Planted on purpose: {joined(named)}; the ceiling is that of the {films(run)} without it."] if named else []
+    )
+
+
+def headline_of(run: Run) -> dict[str, Any]:
+    """Return the published row that this target is set beside; a paper of one outcome is set beside the first."""
+    row = headline(str(run.facts.get("system") or ""), run.target)
+    return row if run.first or "aucs" in row else {}
 
 
 def _beside_published(run: Run) -> list[str]:
     """Set an AUC beside the published one, which came from other patients."""
     system = str(run.facts.get("system") or "")
-    theirs = headline(system)
+    theirs = headline_of(run)
     if not theirs:
         return []
     held = published(system)
     return [
-        f"{held['citation'].split('.')[0]} reported {number(theirs['auc'])}, without an interval, on {held['data']}. "
+        f"{held['citation'].split('.')[0]} reported {number(theirs['auc'], 2 if 'aucs' in theirs else 3)}, without an "
+        f"interval, on {held['data']}. "
         "Other patients: the two stand side by side and are not a contest."
     ]

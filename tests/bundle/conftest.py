@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tenfold.bundle import Member, save_bundle
+from tenfold.bundle import Answer, Member, save_bundle
 from tenfold.encoders import build
 from tenfold.modalities.image import ImagePreparation
 from tenfold.network.network import HeadSpec, Network
@@ -37,18 +38,22 @@ def networks(*inputs: str, frozen: int = 2) -> list[Network]:
 
 
 CALIBRATIONS = (Calibration("temperature", 1.7, (), 20), Calibration("platt", 0.8, (0.0, 0.3), 20))
+CALIBRATED = tuple({"diagnosis": calibration} for calibration in CALIBRATIONS)
+POINT = OperatingPoint(0.4, "sensitivity >= 0.95", 20)
+
+
+def answer(**changes: Any) -> Answer:
+    """What the bundle tells, with some of it changed."""
+    return replace(Answer("diagnosis", CLASSES, "sick", POINT), **changes)
 
 
 def saved(folder: Path, models: list[Network], **changes: Any) -> Path:
     """Save a bundle of some models, with some arguments changed."""
     arguments: dict[str, Any] = {
-        "members": [Member(f"fold-0-{i}", model.state_dict(), CALIBRATIONS[i % 2]) for i, model in enumerate(models)],
+        "members": [Member(f"fold-0-{i}", model.state_dict(), CALIBRATED[i % 2]) for i, model in enumerate(models)],
         "network_spec": models[0].spec,
-        "target": "diagnosis",
-        "classes": CLASSES,
-        "positive": "sick",
+        "answers": [answer()],
         "preparations": {name: ImagePreparation(size=SIZE).state() for name in models[0].encoders},
-        "operating_point": OperatingPoint(0.4, "sensitivity >= 0.95", 20),
         "model_card": "# Card\n",
         "facts": {"title": "Films", "n": 20, "simulated": True},
         "training_patients": ["p2", "p1", "p2"],

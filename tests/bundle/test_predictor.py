@@ -16,7 +16,7 @@ from tenfold.errors import BundleError, ImageError
 from tenfold.modalities.image import ImagePreparation, read_image
 from tenfold.network.views import view
 
-from .conftest import CALIBRATIONS, SIZE, networks, saved
+from .conftest import CALIBRATIONS, SIZE, answer, networks, saved
 
 Film = Callable[[int], Path]
 
@@ -122,7 +122,7 @@ def test_the_decision_of_three_classes(bundle: Path) -> None:
 
 
 def test_without_a_positive_class_the_likeliest_wins(tmp_path: Path, film: Film) -> None:
-    predictor = load(saved(tmp_path / "bundle", networks(), positive="", operating_point=None))
+    predictor = load(saved(tmp_path / "bundle", networks(), answers=[answer(positive="", operating_point=None)]))
     prediction = predictor.predict(film(0))[0]
     assert prediction.decision == max(prediction.probabilities, key=lambda c: prediction.probabilities[c])
     assert math.isnan(prediction.threshold)

@@ -12,7 +12,7 @@ from tenfold.bundle import save as save_module
 from tenfold.errors import BundleError, OutputError
 from tenfold.types import Calibration
 
-from .conftest import networks, saved
+from .conftest import CALIBRATED, answer, networks, saved
 
 
 def test_layout_and_what_is_shared_is_stored_once(bundle: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_same_parts_give_the_same_bundle(tmp_path: Path) -> None:
 def test_tied_and_strided_tensors(tmp_path: Path) -> None:
     values = torch.arange(12.0).reshape(3, 4)
     state = {"plain": values, "tied": values, "turned": values.T, "part": values[:, 1]}
-    folder = saved(tmp_path / "bundle", networks(), members=[Member("only", state, Calibration())])
+    folder = saved(tmp_path / "bundle", networks(), members=[Member("only", state, {"diagnosis": Calibration()})])
     stored = load_file(folder / "weights/only.safetensors")
     assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
 
@@ -82,10 +82,15 @@ def test_a_taken_place_is_left_alone(tmp_path: Path) -> None:
     "changes",
     [
         {"members": []},
-        {"members": [Member("../out", {}, Calibration())]},
-        {"members": [Member("shared", {}, Calibration())]},
-        {"positive": "ill"},
-        {"positive": "sick", "operating_point": None},
+        {"members": [Member("../out", {}, CALIBRATED[0])]},
+        {"members": [Member("shared", {}, CALIBRATED[0])]},
+        {"members": [Member("only", {}, {})]},
+        {"members": [Member("only", {}, {**CALIBRATED[0], "outcome": Calibration()})]},
+        {"answers": []},
+        {"answers": [answer(), answer()]},
+        {"answers": [answer(positive="ill")]},
+        {"answers": [answer(positive="")]},
+        {"answers": [answer(operating_point=None)]},
     ],
 )
 def test_parts_that_do_not_belong_together(tmp_path: Path, changes: dict[str, object]) -> None:

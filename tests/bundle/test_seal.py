@@ -12,7 +12,8 @@ from tenfold.bundle import Member, load
 from tenfold.bundle.seal import digest, sha256
 from tenfold.errors import BundleError
 
-from .conftest import CALIBRATIONS, networks, saved
+from .conftest import CALIBRATED, networks, saved
+from .test_tables import ROW, tabled
 
 
 def forge(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -66,15 +67,48 @@ def test_a_foreign_folder(tmp_path: Path, content: str | None) -> None:
 
 
 def test_a_newer_format_is_named_before_anything_else(bundle: Path) -> None:
-    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 3}))
-    with pytest.raises(BundleError, match="format 3"):
+    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 4}))
+    with pytest.raises(BundleError, match="format 4"):
         load(bundle)
+
+
+def as_in_format_2(facts: dict[str, Any]) -> None:
+    """Write the content of a bundle of one target as the second format had it."""
+    (told,) = facts.pop("targets")
+    facts["version"] = 2
+    facts["target"] = {key: told[key] for key in ("name", "classes", "positive")}
+    facts["operating_point"], facts["conformal"] = told["operating_point"], told["conformal"]
+    for name in ("shared", "norm", "head_norm"):
+        del facts["network"][name]
+    for member in facts["members"]:
+        member["calibration"] = member.pop("calibrations")[told["name"]]
+        if "network" in member:
+            for name in ("shared", "norm", "head_norm"):
+                del member["network"][name]
+
+
+def test_a_bundle_of_the_second_format_answers_as_it_did(tmp_path: Path, film: Callable[[int], Path]) -> None:
+    folder = tabled(tmp_path / "bundle", screen=2, same=False)
+    given = [{"film": film(0), "labs": ROW}, {"film": film(1)}, {"labs": ROW}]
+    before = load(folder)
+    expected = before.predict(given)
+    forge(folder, lambda facts: (as_in_format_2(facts), facts["facts"].update(target_column="outcome"))[0])
+    facts = json.loads((folder / "bundle.json").read_text())
+    assert set(facts["members"][0]) == {"name", "file", "calibration", "preparations", "network"}
+    assert not {"targets", "outcome"} & set(facts)
+    predictor = load(folder)
+    assert predictor.predict(given) == expected
+    assert expected[0].likely is not None
+    assert (predictor.targets, predictor.operating_point) == (("diagnosis",), before.operating_point)
+    assert predictor.outcome == {"column": "outcome"}
+    assert predictor.of("diagnosis").predict(given) == expected
 
 
 def test_a_bundle_of_the_first_format_answers_as_it_did(bundle: Path, film: Callable[[int], Path]) -> None:
     expected = load(bundle).predict(film(0))[0]
 
     def as_it_was(facts: dict[str, Any]) -> None:
+        as_in_format_2(facts)
         facts["version"] = 1
         del facts["conformal"], facts["network"]["modality_dropout"]
 
@@ -94,13 +128,13 @@ def test_a_bundle_of_the_first_format_with_two_inputs_knows_no_vector_for_an_abs
     models = networks("front", "side")
     expected = load(saved(tmp_path / "new", models)).predict({"front": [film(0)], "side": [film(1)]})[0]
     members = [
-        Member(f"fold-0-{i}", {k: v for k, v in m.state_dict().items() if "absent" not in k}, CALIBRATIONS[i])
+        Member(f"fold-0-{i}", {k: v for k, v in m.state_dict().items() if "absent" not in k}, CALIBRATED[i])
         for i, m in enumerate(models)
     ]
     folder = saved(tmp_path / "old", models, members=members)
     with pytest.raises(BundleError, match="do not fit"):
         load(folder)
-    forge(folder, lambda facts: facts.update(version=1))
+    forge(folder, lambda facts: (as_in_format_2(facts), facts.update(version=1))[0])
     assert load(folder).predict({"front": [film(0)], "side": [film(1)]})[0] == expected
 
 
@@ -130,13 +164,17 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda facts: facts.pop("target"),
+        lambda facts: facts.pop("targets"),
+        lambda facts: facts.update(targets=[]),
+        lambda facts: facts["targets"][0].pop("conformal"),
         lambda facts: facts.update(members=[]),
         lambda facts: facts.update(views=0),
         lambda facts: facts.update(views="many"),
-        lambda facts: facts["target"].update(classes=["sick", "healthy"]),
-        lambda facts: facts["target"].update(positive="ill"),
-        lambda facts: facts["members"][0]["calibration"].update(temperature=0),
+        lambda facts: facts["targets"][0].update(classes=["sick", "healthy"]),
+        lambda facts: facts["targets"][0].update(positive="ill"),
+        lambda facts: facts["targets"][0].update(name="outcome"),
+        lambda facts: facts["members"][0]["calibrations"]["diagnosis"].update(temperature=0),
+        lambda facts: facts["members"][1]["calibrations"].clear(),
         lambda facts: facts["members"][0].update(file="README.md"),
         lambda facts: facts["members"][0].update(file="weights/other.safetensors"),
         lambda facts: facts.update(files=[]),

@@ -19,7 +19,7 @@ from tenfold.modalities.table import Column, TablePreparation, TableReading
 from tenfold.network.network import HeadSpec, Network
 from tenfold.types import PredictionSets
 
-from .conftest import CALIBRATIONS, CLASSES, SIZE, saved
+from .conftest import CALIBRATED, CALIBRATIONS, CLASSES, SIZE, answer, saved
 
 Film = Callable[[int], Path]
 COLUMNS = (
@@ -57,9 +57,11 @@ def tabled(folder: Path, *, film: bool = True, drop: float = 0.2, same: bool = T
         torch.nn.init.normal_(next(p for n, p in model.named_parameters() if n.startswith("head_list")))
         models.append(model)
         own = None if same else model.spec
-        members.append(Member(f"fold-0-{k}", model.state_dict(), CALIBRATIONS[k], {"labs": fitted.state()}, own))
+        members.append(
+            Member(f"fold-0-{k}", model.state_dict(), CALIBRATED[k], {"labs": fitted.state()}, network_spec=own)
+        )
     pictures = {"film": ImagePreparation(size=SIZE).state()} if film else {}
-    return saved(folder, models, members=members, preparations=pictures, conformal=SETS)
+    return saved(folder, models, members=members, preparations=pictures, answers=[answer(conformal=SETS)])
 
 
 @pytest.fixture
@@ -239,8 +241,8 @@ def test_figures_are_taken_as_a_row_is(predictor: Predictor) -> None:
         lambda facts: facts["members"][0]["preparations"]["labs"].update(imputation="mean"),
         lambda facts: facts["members"][1]["network"]["encoders"][0]["options"].update(weights="x.safetensors"),
         lambda facts: facts["preparations"].clear(),
-        lambda facts: facts.update(conformal={"alpha": 0.1}),
-        lambda facts: facts.update(conformal={"alpha": 0.1, "lowest": [0.1]}),
+        lambda facts: facts["targets"][0].update(conformal={"alpha": 0.1}),
+        lambda facts: facts["targets"][0].update(conformal={"alpha": 0.1, "lowest": [0.1]}),
     ],
 )
 def test_a_forged_table_is_refused_not_a_crash(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -6,11 +6,12 @@ It must not know how the weights were fitted: a hospital that loads one imports 
 from __future__ import annotations
 
 from tenfold.bundle.predictor import Prediction, Predictor, load
-from tenfold.bundle.save import Member, save_bundle
+from tenfold.bundle.save import Answer, Member, save_bundle
 from tenfold.bundle.seal import FORMAT_VERSION, image_mark, patient_mark
 
 __all__ = [
     "FORMAT_VERSION",
+    "Answer",
     "Member",
     "Prediction",
     "Predictor",

@@ -1,4 +1,4 @@
-"""The predictor: raw films and table rows in, calibrated probability and decision out.
+"""The predictor: raw films, table rows and connectomes in, calibrated probability and decision out.
 
 It must not know how the weights were fitted, nor explain anything: its networks and prepared films are
 public, so that others can.
@@ -6,6 +6,7 @@ public, so that others can.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
-from tenfold.bundle.seal import CARD_FILE, image_mark, open_sealed, patient_mark, read_sealed
+from tenfold.bundle.seal import CARD_FILE, PREPARED, image_mark, open_sealed, patient_mark, read_sealed
 from tenfold.errors import BundleError, CohortError, ImageError, Refusal, nearest
+from tenfold.modalities.confounds import read_covariates
+from tenfold.modalities.connectome import ConnectomePreparation
 from tenfold.modalities.image import ImagePreparation, read_image
 from tenfold.modalities.table import Column, TablePreparation, read_table
 from tenfold.network.network import Network
@@ -30,10 +33,12 @@ from tenfold.types import Calibration, FloatArray, OperatingPoint, PredictionSet
 Film = str | Path
 Row = Mapping[str, str]
 Given = Film | Row | FloatArray | None
-"""What a case brings for one input: a picture's path, a table's row by column name or as figures, or nothing."""
+"""What a case brings for one input: the path of a picture or connectome; a table's row by column name or as figures;
+for a connectome that is adjusted for something, its path as "file" and those columns by name; or nothing."""
 _MISFITS = (Refusal, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 Prepared = NDArray[Any]
-"""A picture, uint8 (channels, size, size), or the figures of a table's row, float64 (columns,), NaN where missing."""
+"""A picture, uint8 (channels, size, size); the figures of a table's row, float64 (columns,), NaN where missing; or the
+edges of a connectome as each model prepares them, float32 (members, edges)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ class Predictor:
     """A loaded bundle. Make one with `load`.
 
     Attributes:
-        target: What is predicted.
+        targets: What can be predicted; `of` chooses among several.
+        target: What is predicted: the first, unless `of` chose another.
+        outcome: Where a cohort holds it and how it is read.
         classes: Class names, in the order of the probabilities.
         positive: The class that the operating point is about; empty where the likeliest class is the answer.
         operating_point: The frozen threshold and how it was chosen; None without a positive class.
@@ -119,49 +126,88 @@ class Predictor:
         digest: SHA-256 over the whole content.
         members: Names of the models in use.
         networks: The models, in evaluation, without gradients.
-        calibrations: One a model.
+        calibrations: One a model, of this target.
         preparations: Input of pictures -> preparation.
         columns: Input of a table -> the columns that its rows need.
         tables: For each model, input of a table -> the preparation fitted on its training part.
+        connectomes: For each model, input of connectomes -> likewise.
         conformal: Prediction sets at the level they were calibrated for; None where the bundle has none.
         views: Test-time views over whose logits the mean is taken.
         frozen: Input -> leading encoder steps whose weights all models share; they run once.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], member: str | None, device: torch.device) -> None:
-        target, point = facts["target"], facts["operating_point"]
-        self.target: str = target["name"]
-        self.classes: tuple[str, ...] = tuple(target["classes"])
-        self.positive: str = target["positive"]
-        self.operating_point = None if point is None else OperatingPoint(**point)
         self.card: str = read_sealed(folder, facts, CARD_FILE).decode("utf-8")
         self.facts: dict[str, Any] = facts["facts"]
         self.digest: str = facts["digest"]
+        answers = facts["targets"] if facts["version"] > 2 else [_answer_of_old(facts)]
+        self._answers: dict[str, Mapping[str, Any]] = {answer["name"]: answer for answer in answers}
+        self.targets: tuple[str, ...] = tuple(self._answers)
         self.views: int = facts["views"]
         chosen = _choose(facts["members"], member)
         self.members: tuple[str, ...] = tuple(m["name"] for m in chosen)
-        self.calibrations = tuple(_calibration(m["calibration"]) for m in chosen)
-        self.networks = _networks(folder, facts, chosen, device)
+        self._calibrations = tuple(
+            {t: _calibration(c) for t, c in m["calibrations"].items()}
+            if "calibrations" in m
+            else {self.targets[0]: _calibration(m["calibration"])}
+            for m in chosen
+        )
+        self.networks, arrays = _networks(folder, facts, chosen, device)
         self.inputs: tuple[str, ...] = self.networks[0].input_names
         self.preparations: dict[str, ImagePreparation] = {
             name: ImagePreparation.from_state(facts["preparations"][name])
             for name, encoder in self.networks[0].encoders.items()
             if encoder.modality == "image"
         }
+        tabular = [name for name, encoder in self.networks[0].encoders.items() if encoder.modality == "table"]
         self.tables: tuple[dict[str, TablePreparation], ...] = tuple(
-            {name: TablePreparation.from_state(state) for name, state in m.get("preparations", {}).items()}
+            {n: TablePreparation.from_state(s) for n, s in m.get("preparations", {}).items() if n in tabular}
             for m in chosen
+        )
+        self.connectomes: tuple[dict[str, ConnectomePreparation], ...] = tuple(
+            {
+                n: ConnectomePreparation.from_state(s, own.get(n, {}))
+                for n, s in m.get("preparations", {}).items()
+                if n not in tabular
+            }
+            for m, own in zip(chosen, arrays, strict=True)
         )
         self.columns: dict[str, tuple[Column, ...]] = {
             name: fitted.raw_columns for name, fitted in self.tables[0].items()
         }
-        sets = facts.get("conformal")
-        self.conformal = None if sets is None else PredictionSets(sets["alpha"], tuple(sets["lowest"]))
         self.frozen = {name: self._shared_steps(name) if name in self.preparations else 0 for name in self.inputs}
         self._device = device
         self._patients = frozenset(facts["training"]["patients"])
         self._images = frozenset(facts["training"]["images"])
-        self._check()
+        told = [answer["name"] for answer in answers]
+        if not told or any(sorted(own) != sorted(told) for own in self._calibrations):
+            raise BundleError(f"the targets {', '.join(told)}", expected="those that every model is calibrated for")
+        for target in reversed(self.targets):
+            self._look_at(target)
+            self._check()
+
+    def of(self, target: str) -> Predictor:
+        """Return the same predictor, telling another of its targets.
+
+        Raises:
+            BundleError: It has no such target.
+        """
+        if target not in self._answers:
+            raise BundleError(f"this bundle does not tell '{target}'", expected=nearest(target, self.targets))
+        other = copy.copy(self)
+        other._look_at(target)
+        return other
+
+    def _look_at(self, target: str) -> None:
+        answer = self._answers[target]
+        point, sets = answer["operating_point"], answer["conformal"]
+        self.target = target
+        self.outcome: Mapping[str, Any] = answer.get("outcome") or {"column": target}
+        self.classes: tuple[str, ...] = tuple(answer["classes"])
+        self.positive: str = answer["positive"]
+        self.operating_point = None if point is None else OperatingPoint(**point)
+        self.conformal = None if sets is None else PredictionSets(sets["alpha"], tuple(sets["lowest"]))
+        self.calibrations = tuple(own[target] for own in self._calibrations)
 
     def _check(self) -> None:
         """Refuse facts that contradict each other."""
@@ -170,13 +216,21 @@ class Predictor:
         if not 1 <= self.views <= MOST_VIEWS:
             raise BundleError(f"{self.views} test-time views", expected=f"1 to {MOST_VIEWS}")
         head = self.networks[0].head_specs[self.target]
-        if set(self.inputs) != {*self.preparations, *self.columns}:
-            raise BundleError(f"preparations of {sorted({*self.preparations, *self.columns})} for other inputs")
+        prepared = {*self.preparations, *self.columns, *self.connectomes[0]}
+        if set(self.inputs) != prepared:
+            raise BundleError(f"preparations of {sorted(prepared)} for other inputs")
+        for name, fitted in self.connectomes[0].items():
+            if any((own[name].regions, own[name].needs) != (fitted.regions, fitted.needs) for own in self.connectomes):
+                raise BundleError("the models' connectomes have different regions or covariates")
         if any({n: t.raw_columns for n, t in own.items()} != self.columns for own in self.tables):
             raise BundleError("the models' tables have different columns")
         if self.conformal is not None and len(self.conformal.lowest) != len(self.classes):
             raise BundleError("the prediction sets do not belong to the classes")
-        if head.classes != self.classes or any(c.temperature <= 0 for c in self.calibrations):
+        # of levels, and of a score that was cut, the head knows more than a yes or no
+        simple = head.kind in ("softmax", "two_sigmoid") and len(head.classes) == 2
+        columns = 2 if head.binary else len(head.classes)
+        fits = head.classes == self.classes if simple else len(self.classes) == columns
+        if not fits or any(c.temperature <= 0 for c in self.calibrations):
             raise BundleError("the classes or the calibration do not belong to the network")
 
     def _shared_steps(self, name: str) -> int:
@@ -205,11 +259,13 @@ class Predictor:
                 missing.
 
         Returns:
-            Input -> uint8 (channels, size, size) of a picture, float64 (columns,) of a table; None where missing.
+            Input -> uint8 (channels, size, size) of a picture, float64 (columns,) of a table, float32 (members, edges)
+            of a connectome; None where missing.
 
         Raises:
             ImageError: A film cannot be read, or all inputs are missing, or an input is unknown.
-            CohortError: A cell is no number, no known level, or a column is absent.
+            CohortError: A cell is no number, no known level, or a column is absent; a connectome is wrong or of
+                another atlas, or lacks what it is adjusted for.
         """
         case = self._named(given)
         prepared: dict[str, Prepared | None] = {}
@@ -219,6 +275,10 @@ class Predictor:
             value = case.get(name)
             prepared[name] = None
             if value is None:
+                continue
+            if name in self.connectomes[0]:
+                prepared[name] = self._read_connectome(name, value)
+                seen[name][:] = True
                 continue
             if isinstance(value, str | Path):
                 prepared[name] = self.preparations[name].apply(read_image(value))
@@ -240,6 +300,22 @@ class Predictor:
             )
         return prepared
 
+    def _read_connectome(self, name: str, value: Given) -> Prepared:
+        """Read one connectome, and prepare it as each model does: float32 (members, edges)."""
+        fitted = self.connectomes[0][name]
+        given = value if isinstance(value, Mapping) else {"file": str(value)}
+        if not given.get("file"):
+            raise CohortError(f"no file of the {name} is named", expected='"file" beside its covariates')
+        lacking = [column for column in fitted.needs if not given.get(column)]
+        if lacking:
+            raise CohortError(
+                f"{lacking[0]} is not given", expected=f"{', '.join(fitted.needs)}: the {name} is adjusted for them"
+            )
+        reading = fitted.read([given["file"]])
+        cells = {column: [given[column]] for column in fitted.needs}
+        beside = read_covariates(cells, {c: fitted.kind_of(c) for c in fitted.needs}) if fitted.needs else None
+        return np.stack([own[name].apply(reading, beside)[0] for own in self.connectomes])
+
     def _read_row(self, name: str, row: Row) -> FloatArray:
         """Read the cells of one case's table."""
         return np.asarray(read_table(self.columns[name], {k: [v] for k, v in row.items()}).values[0])
@@ -247,12 +323,15 @@ class Predictor:
     def _named(self, given: Film | Mapping[str, Given]) -> Mapping[str, Given]:
         """Bring one case into one form, and refuse an input that the model does not have, or of the wrong kind."""
         if isinstance(given, str | Path):
-            if not self.preparations:
+            from_files = [*self.preparations, *self.connectomes[0]]
+            if not from_files:
                 raise ImageError("a film for a model that sees no pictures", expected=f"{', '.join(self.inputs)}")
-            given = {next(iter(self.preparations)): given}
+            given = {from_files[0]: given}
         for name, value in given.items():
             if name not in self.inputs:
                 raise ImageError(f"there is no input '{name}'", do=nearest(name, self.inputs))
+            if name in self.connectomes[0]:
+                continue
             if value is not None and isinstance(value, str | Path) == (name in self.columns):
                 raise ImageError(
                     f"input '{name}' got {'a file' if name in self.columns else 'a row'}",
@@ -347,7 +426,7 @@ class Predictor:
                 stacks[name] = np.stack(there)
                 continue
             scale = 255.0 if name in self.preparations else 1.0
-            dtype = np.float32 if name in self.preparations else np.float64
+            dtype = np.float64 if name in self.columns else np.float32
             absent = np.full(there[0].shape, np.nan, dtype)
             stacks[name] = np.stack([absent if v is None else (v / scale).astype(dtype) for v in values])
         return stacks
@@ -419,8 +498,8 @@ class Predictor:
         Returns:
             (members, n, classes) calibrated probabilities.
         """
-        pictures = self.tensors({name: value for name, value in prepared.items() if name not in self.columns})
-        rows = {name: value for name, value in prepared.items() if name in self.columns}
+        pictures = self.tensors({name: value for name, value in prepared.items() if name in self.preparations})
+        rows = {name: value for name, value in prepared.items() if name not in self.preparations}
         tensors = [{**pictures, **self.tensors(rows, member)} for member in range(len(self.members))]
         scores = np.mean([self._scores(tensors, index) for index in range(self.views)], axis=0)
         return np.stack([c.apply(s) for c, s in zip(self.calibrations, scores, strict=True)])
@@ -431,6 +510,8 @@ class Predictor:
         for name, value in prepared.items():
             if name in self.columns:
                 array = self.tables[member][name].apply(value)
+            elif name in self.connectomes[member]:
+                array = value[:, member]
             else:
                 array = value.astype(np.float32) / 255.0 if value.dtype == np.uint8 else value
             found[name] = torch.from_numpy(np.array(array, np.float32)).to(self._device)
@@ -479,13 +560,24 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
     return Calibration(**{**data, "intercepts": tuple(data["intercepts"])})
 
 
+def _answer_of_old(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the one target of formats 1 and 2."""
+    column = facts["facts"].get("target_column", facts["target"]["name"])
+    return {
+        **facts["target"],
+        "operating_point": facts["operating_point"],
+        "conformal": facts.get("conformal"),
+        "outcome": {"column": column},
+    }
+
+
 def _networks(
     folder: Path, facts: Mapping[str, Any], members: Sequence[Mapping[str, Any]], device: torch.device
-) -> tuple[Network, ...]:
-    """Build the models; tensors that were stored once are held once."""
+) -> tuple[tuple[Network, ...], list[dict[str, dict[str, NDArray[Any]]]]]:
+    """Build the models, and hand out the arrays of their preparations; tensors that were stored once are held once."""
 
     def tensors(name: str) -> dict[str, Tensor]:
-        return {k: v.to(device) for k, v in from_safetensors(read_sealed(folder, facts, name)).items()}
+        return from_safetensors(read_sealed(folder, facts, name))
 
     specs = [facts["network"], *(m["network"] for m in members if "network" in m)]
     if any("weights" in encoder["options"] for spec in specs for encoder in spec["encoders"]):
@@ -493,14 +585,28 @@ def _networks(
     # Loaded inside somebody's inference mode, the weights could not take part in a heat map's gradient.
     with torch.inference_mode(False):
         shared = tensors(facts["shared"]) if facts["shared"] else {}
-        networks = []
+        placed = {name: tensor.to(device) for name, tensor in shared.items() if not name.startswith(PREPARED)}
+        networks, arrays = [], []
         for member in members:
             network = Network.from_spec(member.get("network", facts["network"])).to(device).eval().requires_grad_(False)
             # format 1 knew no absent inputs: what stands for them keeps its zeros, and without dropout is never used
-            own = network.fusion.state_dict(prefix="fusion.") if facts["version"] == 1 else {}
-            network.load_state_dict({**own, **shared, **tensors(member["file"])}, assign=True)
+            kept = network.fusion.state_dict(prefix="fusion.") if facts["version"] == 1 else {}
+            own = tensors(member["file"])
+            arrays.append(_arrays_of({**shared, **own}))
+            weights = {name: t.to(device) for name, t in own.items() if not name.startswith(PREPARED)}
+            network.load_state_dict({**kept, **placed, **weights}, assign=True)
             networks.append(network)
-    return tuple(networks)
+    return tuple(networks), arrays
+
+
+def _arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Sort the arrays of preparations by input."""
+    found: dict[str, dict[str, NDArray[Any]]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith(PREPARED):
+            name, _, part = key.removeprefix(PREPARED).rpartition("|")
+            found.setdefault(name, {})[part] = tensor.numpy()
+    return found
 
 
 def _same_memory(modules: Sequence[nn.Module]) -> bool:

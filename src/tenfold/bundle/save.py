@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from tenfold.bundle.seal import (
     FACTS_FILE,
     FORMAT,
     FORMAT_VERSION,
+    PREPARED,
     WEIGHTS_FOLDER,
     digest,
     image_mark,
@@ -38,22 +41,51 @@ _SHARED = "shared"
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One thing that a bundle tells.
+
+    Attributes:
+        target: The head that answers.
+        classes: Its classes, in the order of the probabilities.
+        positive: The class that the operating point is about; empty where the likeliest class is the answer.
+        operating_point: The frozen threshold; None only where `positive` is empty.
+        conformal: The prediction sets, where there are any.
+        outcome: Where a cohort holds the outcome and how it is read: the fields of `cohort.outcomes.Target`.
+    """
+
+    target: str
+    classes: Sequence[str]
+    positive: str = ""
+    operating_point: OperatingPoint | None = None
+    conformal: PredictionSets | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Member:
     """One of the models that together are the predictor.
 
     Attributes:
         name: Unique, letters, digits, dashes: "fold-0-3".
         state_dict: Its weights, on the CPU.
-        calibration: What turns its logits into probabilities.
-        preparations: Input of a table -> the `state()` of what was fitted on this model's training part.
+        calibrations: Target -> what turns its logits into probabilities.
+        preparations: Input of a table or of connectomes -> the `state()` of what was fitted on this model's training
+            part.
+        arrays: Input of connectomes -> the `arrays()` of the same.
         network_spec: Where it differs from the others': screening may leave each fold other columns.
     """
 
     name: str
     state_dict: Mapping[str, Tensor]
-    calibration: Calibration
+    calibrations: Mapping[str, Calibration]
     preparations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arrays: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     network_spec: Mapping[str, Any] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return its weights and the arrays of its preparations, as they lie in its file."""
+        arrays = {f"{PREPARED}{name}|{key}": a for name, own in self.arrays.items() for key, a in own.items()}
+        return {**self.state_dict, **{key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}}
 
 
 def save_bundle(
@@ -61,17 +93,13 @@ def save_bundle(
     *,
     members: Sequence[Member],
     network_spec: Mapping[str, Any],
-    target: str,
-    classes: Sequence[str],
-    positive: str,
+    answers: Sequence[Answer],
     preparations: Mapping[str, Mapping[str, Any]],
-    operating_point: OperatingPoint | None,
     model_card: str,
     facts: Mapping[str, Any],
     training_patients: Iterable[str],
     training_images: Iterable[str],
     views: int = 1,
-    conformal: PredictionSets | None = None,
 ) -> str:
     """Write a bundle, whole or not at all.
 
@@ -79,17 +107,13 @@ def save_bundle(
         folder: Where; it must not exist, or be empty.
         members: The models, at least one, all of the same network.
         network_spec: `Network.spec`, from which the network can be built without weights.
-        target: The head that answers.
-        classes: Its classes, in the order of the probabilities.
-        positive: The class that the operating point is about; empty where the likeliest class is the answer.
+        answers: What it tells, at least one thing.
         preparations: For each input of pictures, the `state()` of its preparation, which all models share.
-        operating_point: The frozen threshold; None only where `positive` is empty.
         model_card: Markdown; becomes README.md.
         facts: What else is worth keeping, fit for JSON: study title, training n, evaluation, versions.
         training_patients: Identifiers of all patients of the study; only their marks are stored.
         training_images: SHA-256 of all films of the study; only their marks are stored.
         views: Test-time views (`network.views`) over whose logits the mean is taken, before calibration.
-        conformal: The prediction sets, where there are any.
 
     Returns:
         The digest of the bundle.
@@ -98,19 +122,18 @@ def save_bundle(
         BundleError: The parts do not belong together.
         OutputError: The folder holds something, or cannot be written to.
     """
-    _check(members, classes, positive, operating_point)
-    shared = _shared_names(members)
+    _check(members, answers)
+    packed = [member.tensors() for member in members]
+    shared = _shared_names(packed)
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "target": {"name": target, "classes": list(classes), "positive": positive},
+        "targets": [_answer(answer) for answer in answers],
         "network": dict(network_spec),
         "preparations": {name: dict(state) for name, state in preparations.items()},
         "members": [_member(m) for m in members],
         "shared": _weights_file(_SHARED) if shared else None,
-        "operating_point": asdict(operating_point) if operating_point else None,
         "views": views,
-        "conformal": None if conformal is None else asdict(conformal),
         "facts": dict(facts),
         "training": {
             "patients": sorted({patient_mark(patient) for patient in training_patients}),
@@ -119,7 +142,7 @@ def save_bundle(
     }
     with _new_folder(folder) as place:
         hashes = {CARD_FILE: _put(place, CARD_FILE, model_card.encode("utf-8"))}
-        for name, data in _packed(members, shared):
+        for name, data in _packed([member.name for member in members], packed, shared):
             hashes[name] = _put(place, name, data)
         # Through JSON once, so that the digest is over what a reader will see (tuples are lists there).
         content = json.loads(json.dumps({**content, "files": hashes}, allow_nan=False))
@@ -128,12 +151,24 @@ def save_bundle(
     return str(content["digest"])
 
 
+def _answer(answer: Answer) -> dict[str, Any]:
+    """What bundle.json says of one target."""
+    return {
+        "name": answer.target,
+        "classes": list(answer.classes),
+        "positive": answer.positive,
+        "operating_point": asdict(answer.operating_point) if answer.operating_point else None,
+        "conformal": None if answer.conformal is None else asdict(answer.conformal),
+        "outcome": dict(answer.outcome),
+    }
+
+
 def _member(member: Member) -> dict[str, Any]:
     """What bundle.json says of one model."""
     content: dict[str, Any] = {
         "name": member.name,
         "file": _weights_file(member.name),
-        "calibration": asdict(member.calibration),
+        "calibrations": {target: asdict(calibration) for target, calibration in member.calibrations.items()},
     }
     if member.preparations:
         content["preparations"] = {name: dict(state) for name, state in member.preparations.items()}
@@ -142,9 +177,7 @@ def _member(member: Member) -> dict[str, Any]:
     return content
 
 
-def _check(
-    members: Sequence[Member], classes: Sequence[str], positive: str, operating_point: OperatingPoint | None
-) -> None:
+def _check(members: Sequence[Member], answers: Sequence[Answer]) -> None:
     """Refuse parts that do not belong together."""
     names = [member.name for member in members]
     if not names or len(set(names)) < len(names) or _SHARED in names or not all(map(_NAME.fullmatch, names)):
@@ -152,26 +185,36 @@ def _check(
             f"models named {names}",
             expected="at least one, each with its own name of letters, digits, dots, dashes; none 'shared'",
         )
-    if positive not in ("", *classes) or bool(positive) != (operating_point is not None):
-        raise BundleError(
-            f"positive class {positive!r} with operating point {operating_point}",
-            expected=f"one of {', '.join(classes)} with an operating point, or neither",
-        )
+    targets = [answer.target for answer in answers]
+    if not targets or len(set(targets)) < len(targets):
+        raise BundleError(f"the targets {targets}", expected="at least one, each with its own name")
+    for answer in answers:
+        known = answer.positive in ("", *answer.classes)
+        if not known or bool(answer.positive) != (answer.operating_point is not None):
+            raise BundleError(
+                f"positive class {answer.positive!r} with operating point {answer.operating_point}",
+                expected=f"one of {', '.join(answer.classes)} with an operating point, or neither",
+            )
+    for member in members:
+        if set(member.calibrations) != set(targets):
+            raise BundleError(
+                f"model {member.name} is calibrated for {sorted(member.calibrations)}", expected=f"{sorted(targets)}"
+            )
 
 
 def _weights_file(name: str) -> str:
     return f"{WEIGHTS_FOLDER}/{name}.safetensors"
 
 
-def _shared_names(members: Sequence[Member]) -> set[str]:
+def _shared_names(packed: Sequence[Mapping[str, Tensor]]) -> set[str]:
     """Name the tensors that are byte-identical in all members; a single member shares nothing."""
-    first, *others = members
+    first, *others = packed
     if not others:
         return set()
     return {
         name
-        for name, tensor in first.state_dict.items()
-        if all(name in m.state_dict and _identical(tensor, m.state_dict[name]) for m in others)
+        for name, tensor in first.items()
+        if all(name in other and _identical(tensor, other[name]) for other in others)
     }
 
 
@@ -185,12 +228,14 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _packed(members: Sequence[Member], shared: set[str]) -> Iterator[tuple[str, bytes]]:
+def _packed(
+    names: Sequence[str], packed: Sequence[Mapping[str, Tensor]], shared: set[str]
+) -> Iterator[tuple[str, bytes]]:
     """Pack one file of weights after the other, so that only one is held in memory."""
     if shared:
-        yield _weights_file(_SHARED), _pack(members[0].state_dict, shared)
-    for member in members:
-        yield _weights_file(member.name), _pack(member.state_dict, member.state_dict.keys() - shared)
+        yield _weights_file(_SHARED), _pack(packed[0], shared)
+    for name, tensors in zip(names, packed, strict=True):
+        yield _weights_file(name), _pack(tensors, tensors.keys() - shared)
 
 
 def _pack(state: Mapping[str, Tensor], names: Iterable[str]) -> bytes:

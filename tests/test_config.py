@@ -20,7 +20,8 @@ from tenfold.training.classical import MODELS
 
 def test_a_target_is_enough() -> None:
     study = parse_study({"target": "diagnosis"})
-    assert study.target.column == "diagnosis"
+    (target,) = study.target
+    assert (target.column, target.called, target.kind) == ("diagnosis", "diagnosis", "class")
     assert study.preset == "standard"
     assert study.validation.folds == 10
 
@@ -55,6 +56,42 @@ def test_an_arm_replaces_single_keys_of_an_input() -> None:
     )
     changed = study.inputs_of(study.arms[1])["film"]
     assert (changed.size, changed.network) == (96, "vgg16")
+
+
+CONNECTOME = {"connectome": {"kind": "connectome", "harmonise": "site", "keep": ["age"], "confounds": ["sex"]}}
+SEVERAL: list[dict[str, object]] = [
+    {"column": "score", "name": "cognition", "kind": "score", "below": 85},
+    {"column": "level", "kind": "ordinal", "classes": ["mild", "moderate", "severe"], "positive": "moderate"},
+    {"column": "disease", "classes": ["no", "yes"]},
+]
+
+
+def test_several_targets_have_names_kinds_and_cuts() -> None:
+    study = parse_study({"target": SEVERAL})
+    assert [(t.called, t.kind, t.below) for t in study.target] == [
+        ("cognition", "score", 85.0),
+        ("level", "ordinal", None),
+        ("disease", "class", None),
+    ]
+    assert [t.column for t in parse_study({"target": ["a", "b"]}).target] == ["a", "b"]
+
+
+def test_a_connectome_is_an_input_of_models_too() -> None:
+    study = parse_study(
+        {
+            "target": SEVERAL,
+            "inputs": {**CONNECTOME, "clinical": {"kind": "table"}},
+            "arms": [
+                {"name": "a"},
+                {"name": "b", "single": True},
+                {"name": "c", "model": "cpm", "only": ["connectome"]},
+            ],
+            "stages": [{"name": "before", "cohort": "x.csv", "task": "reconstruct"}, {"name": "own"}],
+        }
+    )
+    assert [list(study.inputs_of(arm)) for arm in study.arms] == [["connectome", "clinical"]] * 2 + [["connectome"]]
+    assert study.inputs["connectome"].encoder == "connectome_dense"
+    assert study.inputs["connectome"].unseen == "pass"
 
 
 TWO = {"film": {}, "labs": {"kind": "table", "columns": ["crp"]}}
@@ -112,10 +149,13 @@ def test_subgroups_and_rules_have_a_short_form() -> None:
         (_arms({"name": "b", "only": ["lab"]}), "did you mean 'labs'"),
         (_arms({"name": "b", "inputs": {"labs": {"kind": "image"}}}), "makes input 'labs' a image"),
         (_arms({"name": "b", "model": "svm", "combine": ["a"]}), "both a model and arms"),
-        (_arms({"name": "b", "model": "svm", "only": ["film"]}), "one table but sees film"),
-        (_arms({"name": "b", "model": "svm", "only": ["film", "labs"]}), "one table but sees film, labs"),
+        (_arms({"name": "b", "model": "svm", "only": ["film"]}), "one table or connectome but sees film"),
+        (_arms({"name": "b", "model": "svm", "only": ["film", "labs"]}), "one table or connectome but sees film, labs"),
         (_arms({"name": "b", "model": "svm"}, inputs={**TWO, "more": {"kind": "table"}}), "sees labs, more"),
-        ({"target": "y", "arms": [{"name": "a"}, {"name": "b", "model": "svm"}]}, "one table but sees none"),
+        (
+            {"target": "y", "arms": [{"name": "a"}, {"name": "b", "model": "svm"}]},
+            "one table or connectome but sees none",
+        ),
         (_arms({"name": "b", "combine": ["a"]}), "combines one arm"),
         (_arms({"name": "b", "combine": ["a", "c"]}, {"name": "c"}), "no arm above it"),
         (_arms({"name": "b", "combine": ["a", "b"]}), "no arm above it"),
@@ -126,6 +166,58 @@ def test_subgroups_and_rules_have_a_short_form() -> None:
         ({"target": "y", "eligibility": [{"name": "a", "colunm": "x"}]}, "did you mean 'column'"),
         ({"target": "y", "external": [{"name": "a/b", "cohort": "x.csv"}]}, "external.0.name"),
         ({"target": "y", "validation": {"conformal_alpha": 0.6}}, "conformal_alpha"),
+        ({"target": []}, "target"),
+        ({"target": ["y", "y"]}, "two targets are called 'y'"),
+        ({"target": [{"column": "y"}, {"column": "z", "name": "y"}]}, "two targets are called 'y'"),
+        ({"target": {"column": "y", "name": "a/b"}}, "target.0.name"),
+        ({"target": {"column": "y", "kind": "scores"}}, "target.0.kind"),
+        ({"target": {"column": "y", "belw": 3}}, "did you mean 'below'"),
+        ({"target": {"column": "y", "kind": "score"}}, "has 0 cuts"),
+        ({"target": {"column": "y", "kind": "score", "below": 1, "above": 2}}, "has 2 cuts"),
+        ({"target": {"column": "y", "kind": "score", "below": 1, "positive": "low"}}, "a positive class 'low'"),
+        ({"target": {"column": "y", "kind": "score", "below": 1, "classes": ["a"]}}, "1 class names"),
+        ({"target": {"column": "y", "below": 1}}, "is cut but no score"),
+        ({"target": {"column": "y", "kind": "ordinal"}}, "not named"),
+        (
+            {"target": {"column": "y", "kind": "ordinal", "classes": ["a", "b"]}},
+            "expected.*above the lowest|above the low",
+        ),
+        ({"target": {"column": "y", "kind": "ordinal", "classes": ["a", "b"], "positive": "a"}}, "yes from 'a' on"),
+        ({"target": {"column": "y", "classes": ["a", "b"], "positive": "c"}}, "'c' of 'y' is none of its classes"),
+        ({"target": {"column": "y", "classes": ["a", "b", "a"]}}, "names a class twice"),
+        ({"target": ["y", "z"], "arms": [{"name": "a", "single": True}]}, "a network for each target"),
+        *(
+            (
+                {"target": ["x", column], "inputs": CONNECTOME},
+                f"{key} of input 'connectome' names the outcome '{column}'",
+            )
+            for key, column in (("harmonise", "site"), ("keep", "age"), ("confounds", "sex"))
+        ),
+        (
+            {
+                "target": "y",
+                "inputs": CONNECTOME,
+                "arms": [{"name": "a"}, {"name": "b", "inputs": {"connectome": {"keep": ["y"]}}}],
+            },
+            "names the outcome 'y'",
+        ),
+        ({"target": "y", "inputs": {"c": {"kind": "connectome", "space": "fisher"}}}, "space"),
+        ({"target": "y", "inputs": {"c": {"kind": "connectome", "confound": ["age"]}}}, "did you mean 'confounds'"),
+        (
+            {"target": "y", "stages": [{"name": "a", "cohort": "x.csv", "task": "reconstruct"}, {"name": "b"}]},
+            "no input holds them",
+        ),
+        *(
+            (
+                {
+                    "target": "y",
+                    "inputs": CONNECTOME,
+                    "stages": [{"name": "a", "columns": ["f"], **stage}, {"name": "b"}],
+                },
+                "names no cohort",
+            )
+            for stage in ({"task": "reconstruct"}, {"task": "multilabel"})
+        ),
     ],
 )
 def test_refusals_name_what_came_and_what_is_near(document: dict[str, object], words: str) -> None:
@@ -153,6 +245,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for document in (
         {"target": "y", "preset": "paper", "system": "pneumonia"},
         {**tomllib.loads(builtin_study_text("nec_simulated.toml"))},
+        {**tomllib.loads(builtin_study_text("neurodevelopment_simulated.toml"))},
+        {"target": SEVERAL, "inputs": CONNECTOME},
     ):
         study = parse_study(document)
         write_study(study, tmp_path / "study.toml")

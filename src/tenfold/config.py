@@ -9,7 +9,7 @@ import copy
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,7 +30,11 @@ from tenfold.errors import StudyError, nearest
 from tenfold.types import write_atomically
 
 PRESETS = ("quick", "standard", "thorough", "paper")
-SYSTEMS = {"nec": "nec_paper.toml", "pneumonia": "pneumonia_paper.toml"}
+SYSTEMS = {
+    "nec": "nec_paper.toml",
+    "neurodevelopment": "neurodevelopment_paper.toml",
+    "pneumonia": "pneumonia_paper.toml",
+}
 """Published systems and the file that holds their literal settings."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -82,13 +86,58 @@ class CohortSection(_Section):
 
 
 class TargetSection(_Section):
-    """What is to be told."""
+    """What is to be told; several of them as [[target]] are learned by one network. Evaluated is a yes or no each."""
 
     section: ClassVar[str] = "target"
     column: str = Field(description="Column of the cohort file that holds the outcome.")
-    name: str = Field("", description="Name in files and reports; the column's name if empty.")
-    classes: tuple[str, ...] = Field((), description="Two class names, negative first; found in the column if empty.")
-    positive: str = Field("", description="The class to be detected; the last class if empty.")
+    name: Annotated[str, Field(pattern=r"^[\w-]{0,40}$")] = Field(
+        "", description="Name in files and reports; the column's name if empty."
+    )
+    kind: Literal["class", "ordinal", "score"] = Field(
+        "class", description="'ordinal': levels in order; 'score': a number that is cut for the yes or no, see below."
+    )
+    classes: tuple[str, ...] = Field(
+        (),
+        description="Class names, negative first, or levels, lowest first; two are found in the column if empty. Of a "
+        "score: what its two sides are called.",
+    )
+    positive: str = Field(
+        "", description="The class to be detected, the last if empty; of levels the lowest that counts as yes."
+    )
+    below: float | None = Field(None, description="For a score: yes is below this number, not at it.")
+    above: float | None = Field(None, description="For a score: yes is above this number, not at it.")
+
+    @property
+    def called(self) -> str:
+        """Its name in files and reports."""
+        return self.name or self.column
+
+    @model_validator(mode="after")
+    def _kind_has_parts(self) -> TargetSection:
+        cuts = [cut for cut in (self.below, self.above) if cut is not None]
+        if self.kind == "score" and (len(cuts) != 1 or self.positive or len(self.classes) not in (0, 2)):
+            raise StudyError(
+                f"the score '{self.called}' has {len(cuts)} cuts"
+                + (f" and a positive class '{self.positive}'" if self.positive else "")
+                + (f" and {len(self.classes)} class names" if len(self.classes) not in (0, 2) else ""),
+                expected="one cut, declared: below = 85.0 or above = ...; classes are two names or none",
+            )
+        if self.kind != "score" and cuts:
+            raise StudyError(f"target '{self.called}' is cut but no score", do='add kind = "score"')
+        if self.kind == "ordinal" and (len(self.classes) < 2 or self.positive in ("", self.classes[0])):
+            raise StudyError(
+                f"the levels of '{self.called}' are {', '.join(self.classes) or 'not named'}, yes from "
+                f"'{self.positive}' on",
+                expected="classes, lowest first, and as positive one of them above the lowest",
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise StudyError(f"'{self.called}' names a class twice: {', '.join(self.classes)}")
+        if self.positive and self.classes and self.positive not in self.classes:
+            raise StudyError(
+                f"the positive class '{self.positive}' of '{self.called}' is none of its classes",
+                do=nearest(self.positive, self.classes),
+            )
+        return self
 
 
 class EligibilitySection(_Section):
@@ -142,6 +191,38 @@ class TableInput(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="Further options of the encoder.")
 
 
+class ConnectomeInput(_Section):
+    """A matrix of connections between brain regions, or time courses of the regions. Prepared inside the fold alone."""
+
+    section: ClassVar[str] = "inputs.<name>"
+    kind: Literal["connectome"] = Field("connectome", description='Must be said: kind = "connectome".')
+    column: str = Field("", description="Column with the paths; the input's own name if empty.")
+    holds: Literal["matrix", "fisher_z", "timeseries"] = Field(
+        "matrix", description="What the files hold: correlations, Fisher's z of them, or one row a time point."
+    )
+    measure: Literal["correlation", "partial correlation"] = Field(
+        "correlation", description="What is made of time courses."
+    )
+    space: Literal["fisher_z", "tangent", "correlation"] = Field(
+        "fisher_z", description="Where edges live; 'tangent' at the mean of the training patients."
+    )
+    regions: str = Field("", description="File with the names of the regions, beside the cohort; may name networks.")
+    harmonise: str = Field("", description="Column of sites whose effect ComBat takes out, learned in the fold.")
+    keep: tuple[str, ...] = Field((), description="Columns whose effect ComBat keeps; never the outcome.")
+    confounds: tuple[str, ...] = Field((), description="Columns that are regressed out: age, sex, motion.")
+    unseen: Literal["refuse", "pass"] = Field(
+        "pass", description="A site that no training patient has: refuse, or pass on as it is and say so."
+    )
+    motion: str = Field("", description="Column of head motion (mean framewise displacement, mm).")
+    most_motion: float | None = Field(None, description="Cases that moved more are refused.")
+    encoder: str = Field("connectome_dense", description="A registered encoder of connectomes.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further options of the encoder.")
+
+
+ONE_A_STUDY = ("column", "holds", "measure", "regions", "motion", "most_motion")
+"""Keys of an input of connectomes that no arm may replace: files are read, and looked at, once."""
+
+
 def _kind_of(keys: Any) -> str:
     kind = keys.get("kind", "image") if isinstance(keys, Mapping) else getattr(keys, "kind", "image")
     if kind not in INPUT_KINDS:
@@ -149,9 +230,16 @@ def _kind_of(keys: Any) -> str:
     return str(kind)
 
 
-INPUT_KINDS: dict[str, type[ImageInput] | type[TableInput]] = {"image": ImageInput, "table": TableInput}
+AnyInput = ImageInput | TableInput | ConnectomeInput
+INPUT_KINDS: dict[str, type[ImageInput] | type[TableInput] | type[ConnectomeInput]] = {
+    "image": ImageInput,
+    "table": TableInput,
+    "connectome": ConnectomeInput,
+}
 Input = Annotated[
-    Annotated[ImageInput, Tag("image")] | Annotated[TableInput, Tag("table")],
+    Annotated[ImageInput, Tag("image")]
+    | Annotated[TableInput, Tag("table")]
+    | Annotated[ConnectomeInput, Tag("connectome")],
     Discriminator(_kind_of),
 ]
 
@@ -167,8 +255,13 @@ class NetworkSection(_Section):
     head: Literal["softmax", "two_sigmoid"] = Field(
         "softmax", description="'two_sigmoid' is the literal reading of Liang & Zheng, kept for comparison."
     )
+    shared: Annotated[int, Field(ge=0)] = Field(
+        0, description="Units of a layer after fusion that all targets share; 0: none."
+    )
+    norm: Literal["layer", "batch", "none"] = Field("layer", description="Norm of that shared layer.")
     hidden: Annotated[int, Field(ge=0)] = Field(0, description="Units of a hidden layer before the outputs; 0: none.")
     dropout: Fraction = Field(0.0, description="Share dropped right before the outputs.")
+    head_norm: bool = Field(False, description="Batch norm on the outputs, as the code of He et al. has it.")
 
 
 class TrainingSection(_Section):
@@ -199,6 +292,10 @@ class TrainingSection(_Section):
     norm: Literal["learn", "frozen"] = Field(
         "learn", description="'frozen' keeps the norm layers' statistics of thawed blocks as they were transferred."
     )
+    corrupt: Fraction = Field(0.0, description="Share of a connectome's edges set to 0 in training.")
+    target_weights: Literal["equal", "uncertainty"] = Field(
+        "equal", description="How the losses of several targets are weighed; 'uncertainty' learns it."
+    )
 
 
 class StageSection(_Section):
@@ -207,8 +304,10 @@ class StageSection(_Section):
     section: ClassVar[str] = "stages"
     name: str = Field(description="Its name, by which arms choose it.")
     cohort: str = Field("", description="Another cohort file to learn from first; empty: the study's own patients.")
-    task: Literal["target", "multilabel"] = Field(
-        "target", description="One outcome, or several findings that do not exclude each other."
+    task: Literal["target", "multilabel", "reconstruct"] = Field(
+        "target",
+        description="One outcome; several findings that do not exclude each other; or, without any label, the input "
+        "itself (an auto-encoder of connectomes, denoising with corrupt).",
     )
     columns: tuple[str, ...] = Field((), description="For multilabel: its 0/1 columns.")
     column: str = Field("", description="For a target stage on another cohort: its outcome column.")
@@ -228,6 +327,8 @@ class StageSection(_Section):
     label_smoothing: Fraction | None = None
     averaging: Fraction | None = None
     norm: Literal["learn", "frozen"] | None = None
+    corrupt: Fraction | None = None
+    target_weights: Literal["equal", "uncertainty"] | None = None
 
     def training(self, defaults: TrainingSection) -> TrainingSection:
         """Return the stage's full settings: its own over the study's defaults."""
@@ -240,6 +341,12 @@ class StageSection(_Section):
             raise StudyError(
                 f"stage '{self.name}' is multilabel but names no columns",
                 do='add columns = ["Effusion", ...]',
+            )
+        if self.task != "target" and not self.cohort:
+            raise StudyError(
+                f"stage '{self.name}' is {self.task} but names no cohort",
+                expected="the study's own patients to teach the targets alone",
+                do='add cohort = "..." or leave out task',
             )
         if self.task == "target" and self.cohort and not self.column:
             raise StudyError(
@@ -264,6 +371,7 @@ class ArmSection(_Section):
     network: dict[str, Any] = Field(default_factory=dict, description="Keys of [network] to replace.")
     inputs: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Keys of [inputs.<name>] to replace.")
     stages: tuple[str, ...] | None = Field(None, description="Names of the stages it goes through; all if left out.")
+    single: bool = Field(False, description="Each target is learned by a network of its own.")
     flaws: tuple[str, ...] = Field((), description="Known flaws of a literal reading, printed in the report.")
 
     @model_validator(mode="after")
@@ -319,6 +427,7 @@ class ValidationSection(_Section):
         "patient",
         description="What a test fold never divides; a patient never is. 'leave_one_site_out' sets the folds.",
     )
+    family: str = Field("", description="Column whose patients stay together: twins, siblings.")
     operating_point: OperatingPointSection = Field(
         OperatingPointSection(), description="From which probability on the answer is yes: a table, below."
     )
@@ -332,6 +441,15 @@ class ValidationSection(_Section):
     )
     subgroups: tuple[SubgroupSection, ...] = Field(
         (), description='Columns by which results are split: "sex", { column = "age", cuts = [28, 32] }.'
+    )
+    permutations: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="How often the labels are permuted and the first arm fitted anew, for a p of its AUC; 0: never. "
+        "Only where its folds can be trained together: connectomes and tables in small networks.",
+    )
+    learning_curve: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
+        (),
+        description="Shares of the training patients that the first arm is fitted on too: [0.5, 0.75]. Likewise.",
     )
     conformal_alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
         0.1, description="Share of each class that a prediction set may miss."
@@ -393,7 +511,7 @@ class StudyFile(_Section):
         1024, description="All that is drawn by chance follows from it."
     )
     cohort: CohortSection = CohortSection()
-    target: TargetSection
+    target: tuple[TargetSection, ...] = Field(description="What is to be told, one table or several.", min_length=1)
     eligibility: tuple[EligibilitySection, ...] = Field((), description="Rules of who is in the study.")
     inputs: dict[str, Input] = Field(default_factory=dict, description="Pictures found in the cohort if left out.")
     network: NetworkSection = NetworkSection()
@@ -408,7 +526,8 @@ class StudyFile(_Section):
     @field_validator("target", mode="before")
     @classmethod
     def _short_target(cls, value: Any) -> Any:
-        return {"column": value} if isinstance(value, str) else value
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        return [{"column": one} if isinstance(one, str) else one for one in listed]
 
     @field_validator("system")
     @classmethod
@@ -419,7 +538,11 @@ class StudyFile(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> StudyFile:
-        for kind, names in (("stage", [s.name for s in self.stages]), ("arm", [a.name for a in self.arms])):
+        for kind, names in (
+            ("stage", [s.name for s in self.stages]),
+            ("arm", [a.name for a in self.arms]),
+            ("target", [t.called for t in self.target]),
+        ):
             for name in names:
                 if names.count(name) > 1:
                     raise StudyError(f"two {kind}s are called '{name}'", do="give each its own name")
@@ -444,6 +567,13 @@ class StudyFile(_Section):
         for name in (*arm.inputs, *arm.only):
             if self.inputs and name not in self.inputs:
                 raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, self.inputs))
+            section, keys = self.inputs.get(name), arm.inputs.get(name, {})
+            otherwise = [key for key in keys if key in ONE_A_STUDY] if isinstance(section, ConnectomeInput) else []
+            if otherwise:
+                raise StudyError(
+                    f"arm '{arm.name}' replaces {otherwise[0]} of input '{name}', which is read once a study",
+                    do="make it an input of its own, and choose it with only",
+                )
         names = [a.name for a in self.arms]
         for name in arm.combine:
             if name not in names[: names.index(arm.name)]:
@@ -455,11 +585,16 @@ class StudyFile(_Section):
                 f"the first arm '{arm.name}' is no network",
                 expected="the proposed network first: it is what is explained and bundled",
             )
-        seen = self.inputs_of(arm)
-        if arm.model and [section.kind for section in seen.values()] != ["table"]:
+        if arm is self.arms[0] and arm.single and len(self.target) > 1:
             raise StudyError(
-                f"arm '{arm.name}' is a model of one table but sees {', '.join(seen) or 'none'}",
-                do='name the table with only = ["..."]',
+                f"the first arm '{arm.name}' has a network for each target",
+                expected="the proposed network to tell them all: it is what is explained and bundled",
+            )
+        seen = self.inputs_of(arm)
+        if arm.model and [section.kind for section in seen.values()] not in (["table"], ["connectome"]):
+            raise StudyError(
+                f"arm '{arm.name}' is a model of one table or connectome but sees {', '.join(seen) or 'none'}",
+                do='name the input with only = ["..."]',
             )
         if not self.inputs:
             # they will be found in the cohort: pictures
@@ -470,10 +605,10 @@ class StudyFile(_Section):
         """Return the stages an arm goes through, in the study's order."""
         return tuple(s for s in self.stages if arm.stages is None or s.name in arm.stages)
 
-    def inputs_of(self, arm: ArmSection) -> dict[str, ImageInput | TableInput]:
+    def inputs_of(self, arm: ArmSection) -> dict[str, AnyInput]:
         """Return the inputs that an arm sees: the study's, with the arm's replacements."""
-        tables = tuple(n for n, section in self.inputs.items() if section.kind == "table")
-        seen = arm.only or (tables if arm.model else tuple(self.inputs))
+        numbers = [[n for n, s in self.inputs.items() if s.kind == kind] for kind in ("table", "connectome")]
+        seen = arm.only or tuple((numbers[0] or numbers[1]) if arm.model else self.inputs)
         found = {}
         for name, section in self.inputs.items():
             if name in seen:
@@ -484,6 +619,34 @@ class StudyFile(_Section):
                     )
                 found[name] = type(section).model_validate(merged)
         return found
+
+    def connectomes(self, name: str) -> list[ConnectomeInput]:
+        """Return an input of connectomes as the study and its arms prepare it; nothing if it is of another kind."""
+        own = [self.inputs[name], *(found[name] for arm in self.arms if name in (found := self.inputs_of(arm)))]
+        return [section for section in own if isinstance(section, ConnectomeInput)]
+
+    @model_validator(mode="after")
+    def _connectomes_to_reconstruct(self) -> StudyFile:
+        if all(section.kind != "connectome" for section in self.inputs.values()):
+            for stage in self.stages:
+                if stage.task == "reconstruct":
+                    raise StudyError(f"stage '{stage.name}' reconstructs connectomes, but no input holds them")
+        return self
+
+    @model_validator(mode="after")
+    def _no_answer_in_the_inputs(self) -> StudyFile:
+        answers = {target.column for target in self.target}
+        for name in self.inputs:
+            for section in self.connectomes(name):
+                for key in ("harmonise", "keep", "confounds"):
+                    value = getattr(section, key)
+                    for column in (value,) if isinstance(value, str) else value:
+                        if column in answers:
+                            raise StudyError(
+                                f"{key} of input '{name}' names the outcome '{column}'",
+                                expected="columns that are known of a new patient before the answer is",
+                            )
+        return self
 
     def network_of(self, arm: ArmSection) -> NetworkSection:
         """Return how an arm joins its inputs: the study's settings, with the arm's replacements."""
@@ -552,24 +715,32 @@ def starter_study(suggested: Mapping[str, Any], title: str) -> str:
     """Return the text of a study file to start from.
 
     Args:
-        suggested: What an importer knows: "target", "classes", "positive", and where it applies "system",
-            "two_classes", "images" (input -> column), "tables" (input -> columns and dictionary), "masks" (a column)
-            and "findings" (0/1 columns that another study can learn from first).
+        suggested: What an importer knows: "target", "classes" and "positive", or "targets" (several, or scores: a table
+            each); and where it applies "system", "two_classes", "images" (input -> column), "tables" (input -> columns
+            and dictionary), "connectomes" (input -> column, regions, harmonise, confounds), "masks" (a column) and
+            "findings" (0/1 columns that another study can learn from first).
         title: Title of the study.
     """
-    target = {"column": suggested["target"], "classes": list(suggested["classes"])}
-    target |= {"positive": suggested["positive"]} if "positive" in suggested else {}
-    document: dict[str, Any] = {"title": title, "preset": "standard", "seed": 1024, "target": target}
+    document: dict[str, Any] = {"title": title, "preset": "standard", "seed": 1024}
     if "system" in suggested:
         document["system"] = suggested["system"]
     if "two_classes" in suggested:
         document["cohort"] = {"two_classes": suggested["two_classes"]}
     text = "# Every key but the target is optional; all of them stand in docs/reference/study.md.\n"
     text += tomli_w.dumps(document)
+    if "targets" in suggested:
+        for target in suggested["targets"]:
+            text += "\n[[target]]\n" + "".join(_starter_target(target))
+    else:
+        target = {"column": suggested["target"], "classes": list(suggested["classes"])}
+        target |= {"positive": suggested["positive"]} if "positive" in suggested else {}
+        text += "\n" + tomli_w.dumps({"target": target})
     images = suggested.get("images", {} if "tables" in suggested else {"film": ""})
     for name, column in images.items():
         named = f"column = {json.dumps(column)}\n" if column not in ("", name) else ""
         text += _STARTER_IMAGE.format(name=name, column=named)
+    for name, connectome in suggested.get("connectomes", {}).items():
+        text += "".join(_starter_connectome(name, connectome))
     for name, table in suggested.get("tables", {}).items():
         keys = {"kind": "table", "columns": list(table["columns"]), "encoder": "table_mlp"}
         if table["dictionary"] != TableInput.model_fields["dictionary"].default:
@@ -581,6 +752,27 @@ def starter_study(suggested: Mapping[str, Any], title: str) -> str:
         columns = json.dumps(list(suggested["findings"]))
         text += _STARTER_SOURCE.format(columns=columns)
     return text
+
+
+def _starter_target(target: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of one of several targets; classes stand in alphabetical order, so the positive one is spelled out."""
+    yield tomli_w.dumps(target)
+    if target.get("kind") == "score":
+        yield "# below = 85.0  # or above = ...: where yes begins. It is yours to declare; no run without it.\n"
+    else:
+        yield f"positive = {json.dumps(target['classes'][-1])}  # the class to be detected: the last in the alphabet\n"
+
+
+def _starter_connectome(name: str, connectome: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a connectome; what could be adjusted for stands there as a comment: it is the owner's decision."""
+    yield f"\n[inputs.{name}]\n" + 'kind = "connectome"\n'
+    if connectome["column"] != name:
+        yield f"column = {json.dumps(connectome['column'])}\n"
+    yield f"regions = {json.dumps(connectome['regions'])}\n" + 'encoder = "connectome_dense"\n'
+    if connectome["harmonise"]:
+        yield f"# harmonise = {json.dumps(connectome['harmonise'])}  # ComBat, learned anew in every fold\n"
+    if connectome["confounds"]:
+        yield f"# confounds = {json.dumps(list(connectome['confounds']))}  # regressed out, likewise\n"
 
 
 _STARTER_IMAGE = """
@@ -645,8 +837,8 @@ def study_schema() -> str:
     """Return the JSON schema of the study file, for editors."""
     schema = StudyFile.model_json_schema()
     # The typed model has the preset applied; a file may leave out what the preset gives, and may shorten `target`.
-    target = schema["properties"]["target"]
-    schema["properties"]["target"] = {"anyOf": [{"type": "string"}, target]}
+    several = schema["properties"]["target"]
+    schema["properties"]["target"] = {"anyOf": [{"type": "string"}, several["items"], several]}
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 

@@ -102,7 +102,7 @@ def test_inputs_that_are_joined_never_appear_without_each_alone(fused: Run) -> N
 
 
 def test_every_arm_answers_every_case_and_is_evaluated(fused: Run) -> None:
-    table = fused.predictions
+    table = fused.predictions["diagnosis"]
     for split, arms, n in (("out_of_fold", [*ARMS, *ALTERED], 48), ("holdout", list(ARMS), 12)):
         part = table.select(split=split)
         assert set(part.arms) == set(arms)
@@ -117,10 +117,10 @@ def test_every_arm_answers_every_case_and_is_evaluated(fused: Run) -> None:
 def test_altered_inputs_change_answers_but_no_decision(fused: Run) -> None:
     points = _rows(fused.folder / "operating_points.csv")
     chosen = {arm: [p["threshold"] for p in points if p["arm"] == arm] for arm in (PROPOSED, *ALTERED)}
-    whole = fused.predictions.select(arm=PROPOSED, split="out_of_fold")
+    whole = fused.predictions["diagnosis"].select(arm=PROPOSED, split="out_of_fold")
     for arm in ALTERED:
         assert chosen[arm] == chosen[PROPOSED]
-        part = fused.predictions.select(arm=arm)
+        part = fused.predictions["diagnosis"].select(arm=arm)
         assert part.case.tolist() == whole.case.tolist()
         assert np.abs(part.probabilities - whole.probabilities).max() > 1e-6
 
@@ -132,7 +132,8 @@ def test_a_late_arm_stacks_what_its_parts_said(fused: Run) -> None:
 
 
 def test_subgroups_conformal_sets_and_sample_size_hold_what_is_promised(fused: Run) -> None:
-    subgroups = _json(fused, "subgroups.json")
+    assert set(_json(fused, "subgroups.json")) == {"diagnosis"}
+    subgroups = _json(fused, "subgroups.json")["diagnosis"]
     assert set(subgroups) == {"sex", "gestational_age"}
     for found in subgroups.values():
         assert sum(level["patients"] for level in found["levels"]) == 48
@@ -140,11 +141,11 @@ def test_subgroups_conformal_sets_and_sample_size_hold_what_is_promised(fused: R
         for level in found["levels"]:
             small = min(level["positives"], level["patients"] - level["positives"]) < 10
             assert (level["auc"]["value"] is None) is small
-    conformal = _json(fused, "conformal.json")
+    conformal = _json(fused, "conformal.json")["diagnosis"]
     assert conformal["alpha"] == 0.1
     assert sum(c["n"] for c in conformal["classes"].values()) == 48
     assert sum(conformal["sizes"].values()) == pytest.approx(1)
-    size = _json(fused, "sample_size.json")
+    size = _json(fused, "sample_size.json")["diagnosis"]
     assert size["patients"] == {"positives": 30, "negatives": 30}
     assert size["riley"]["parameters"] == 27
     assert size["riley"]["n"] > 60
@@ -249,7 +250,7 @@ def _given(study: Study, cases: list[str]) -> list[dict[str, Any]]:
 def test_the_bundle_gives_the_runs_own_holdout_predictions(
     fused: Run, fused_study: Study, predictor: Predictor
 ) -> None:
-    aside = fused.predictions.select(arm=PROPOSED, split="holdout")
+    aside = fused.predictions["diagnosis"].select(arm=PROPOSED, split="holdout")
     answers = predictor.predict(_given(fused_study, aside.case.tolist()))
     got = np.array([a.probabilities["NEC"] for a in answers])
     assert np.abs(got - aside.probability("NEC")).max() < 1e-3
@@ -263,7 +264,7 @@ def test_the_bundle_gives_the_runs_own_holdout_predictions(
 def test_one_model_without_an_input_gives_the_altered_arms_predictions(
     fused: Run, fused_study: Study, lacking: str
 ) -> None:
-    table = fused.predictions.select(arm=f"{PROPOSED}, without {lacking}")
+    table = fused.predictions["diagnosis"].select(arm=f"{PROPOSED}, without {lacking}")
     table = table.where(table.fold == 1)
     given = [{**g, lacking: None} for g in _given(fused_study, table.case.tolist())]
     answers = load(fused.bundle, member="fold-0-1").predict(given)
@@ -338,7 +339,7 @@ def test_another_hospitals_unit_is_converted(
     _in_decilitres(folder, heading)
     done = evaluate_bundle(fused.bundle, Cohort.read(folder), out=tmp_path / "out", bootstraps=100, threads=1)
     before = PredictionTable.read(fused.folder / "external" / "elsewhere" / "predictions" / "diagnosis.csv")
-    assert np.abs(done.predictions.probabilities - before.probabilities).max() < 1e-6
+    assert np.abs(done.predictions["diagnosis"].probabilities - before.probabilities).max() < 1e-6
 
 
 def _one_row(folder: Path, changes: dict[str, str]) -> None:
@@ -377,7 +378,7 @@ def test_an_external_case_that_lacks_an_input_is_answered_and_one_with_nothing_i
     rows[1] |= dict.fromkeys((r["column"] for r in _rows(folder / "columns.csv")), "")
     _write(folder / "cohort.csv", rows)
     done = evaluate_bundle(fused.bundle, Cohort.read(folder), out=tmp_path / "out", bootstraps=100, threads=1)
-    table = done.predictions
+    table = done.predictions["diagnosis"]
     assert set(table.case.tolist()) == {r["case"] for r in rows} - {rows[1]["case"]}
     assert any(rows[1]["case"] in f["cases"] for f in _rows(done.folder / "findings.csv"))
     (alone,) = load(fused.bundle).predict([{"labs": rows[0]}])
@@ -395,7 +396,9 @@ def test_films_without_a_table_are_answered_where_every_cell_is_empty(
     _write(folder / "cohort.csv", rows)
     done = evaluate_bundle(fused.bundle, Cohort.read(folder), out=tmp_path / "out", bootstraps=100, threads=1)
     films = load(fused.bundle).predict(Cohort.read(folder).files("film"))
-    assert done.predictions.probability("NEC") == pytest.approx([f.probabilities["NEC"] for f in films], abs=1e-5)
+    assert done.predictions["diagnosis"].probability("NEC") == pytest.approx(
+        [f.probabilities["NEC"] for f in films], abs=1e-5
+    )
 
 
 # --- studies of other shapes -----------------------------------------------------------------------------------------
@@ -453,23 +456,25 @@ def test_cases_that_lack_films_or_values_are_learned_from_and_answered(
     expected = {PROPOSED: everybody, "film only": everybody - without["film"], "late": everybody}
     expected |= dict.fromkeys(["labs only", "tree"], everybody - without["labs"])
     for arm, cases in expected.items():
-        table = run.predictions.select(arm=arm)
+        table = run.predictions["diagnosis"].select(arm=arm)
         assert sorted(table.case.tolist()) == sorted(cases), arm
         assert np.isfinite(table.probabilities).all()
-    inside = set(run.predictions.select(split="out_of_fold").case.tolist())
+    inside = set(run.predictions["diagnosis"].select(split="out_of_fold").case.tolist())
     for name, lacking in without.items():
-        permuted = run.predictions.select(arm=f"{PROPOSED}, {name} permuted")
+        permuted = run.predictions["diagnosis"].select(arm=f"{PROPOSED}, {name} permuted")
         assert set(permuted.case.tolist()) == inside - lacking
         other = without["labs" if name == "film" else "film"]
-        alone = run.predictions.select(arm=f"{PROPOSED}, without {name}")
+        alone = run.predictions["diagnosis"].select(arm=f"{PROPOSED}, without {name}")
         assert set(alone.case.tolist()) == inside - other
         # who lacks the input anyway is told nothing else
-        both = run.predictions.select(arm=PROPOSED).where(
-            np.isin(run.predictions.select(arm=PROPOSED).case, list(lacking & inside))
+        both = (
+            run.predictions["diagnosis"]
+            .select(arm=PROPOSED)
+            .where(np.isin(run.predictions["diagnosis"].select(arm=PROPOSED).case, list(lacking & inside)))
         )
         same = alone.where(np.isin(alone.case, list(lacking)))
         assert same.probability("NEC") == pytest.approx(both.probability("NEC"), abs=2e-3)
-    aside = run.predictions.select(arm=PROPOSED, split="holdout")
+    aside = run.predictions["diagnosis"].select(arm=PROPOSED, split="holdout")
     cohort = study.cohort().select(aside.case.tolist())
     given = [{"film": f, "labs": r} for f, r in zip(cohort.paths("film"), cohort.table.to_dict("records"), strict=True)]
     answers = load(run.bundle).predict(given)
@@ -491,7 +496,7 @@ def test_screening_leaves_every_fold_its_own_columns_and_the_bundle_theirs(
     predictor = load(run.bundle)
     kept = [{c.name for c in tables["labs"].columns} for tables in predictor.tables]
     assert [len(names) for names in kept] == [3, 3]
-    aside = run.predictions.select(arm=PROPOSED, split="holdout")
+    aside = run.predictions["diagnosis"].select(arm=PROPOSED, split="holdout")
     answers = predictor.predict(_given(study, aside.case.tolist()))
     assert [a.probabilities["NEC"] for a in answers] == pytest.approx(aside.probability("NEC"), abs=2e-3)
     for case in _json(run, "explanations.json")["cases"]:
@@ -530,8 +535,8 @@ def test_a_case_without_what_a_fold_screened_is_no_case_of_that_arm(
     first, other = load(run.bundle).tables
     seen = {c.name for c in first["labs"].columns}, {c.name for c in other["labs"].columns}
     assert only in seen[0] - seen[1]
-    assert rows[5]["case"] in run.predictions.select(arm=PROPOSED).case
-    assert rows[5]["case"] not in run.predictions.select(arm="labs only").case
+    assert rows[5]["case"] in run.predictions["diagnosis"].select(arm=PROPOSED).case
+    assert rows[5]["case"] not in run.predictions["diagnosis"].select(arm="labs only").case
 
 
 def test_a_study_of_a_table_alone(newborns: Path, tmp_path: Path) -> None:
@@ -547,7 +552,7 @@ def test_a_study_of_a_table_alone(newborns: Path, tmp_path: Path) -> None:
     assert "film" not in content["cases"][0]
     assert (run.folder / "report.html").is_file()
     predictor = load(run.bundle)
-    aside = run.predictions.select(arm="labs", split="holdout")
+    aside = run.predictions["diagnosis"].select(arm="labs", split="holdout")
     given = [{"labs": g["labs"]} for g in _given(study, aside.case.tolist())]
     assert [a.probabilities["NEC"] for a in predictor.predict(given)] == pytest.approx(
         aside.probability("NEC"), abs=1e-4
@@ -568,7 +573,7 @@ def test_two_tables_gated_twice_repeated(newborns: Path, tmp_path: Path, undrawn
     }  # fmt: skip
     assert all(a["status"] == "done" for a in record.values())
     assert record[PROPOSED]["fusion"] == "gated"
-    assert len(run.predictions.select(arm=PROPOSED)) == 80
+    assert len(run.predictions["diagnosis"].select(arm=PROPOSED)) == 80
     content = _json(run, "explanations.json")
     assert set(content["importance"]) == {"clinic", "labs"}
     for case in content["cases"]:
@@ -684,7 +689,7 @@ def test_rules_count_in_their_order(newborns: Path, tmp_path: Path, undrawn: Non
     # nothing speaks against a child whose age nobody wrote down
     assert steps == {"too early": len(early), "elsewhere": len(elsewhere), "not measured": len(sparse)}
     assert list(steps) == [rule["name"] for rule in rules]
-    answered = set(run.predictions.case.tolist())
+    answered = set(run.predictions["diagnosis"].case.tolist())
     assert len(answered) == 40 - sum(steps.values())
     assert not (early | elsewhere | sparse) & answered
 
@@ -706,10 +711,10 @@ def test_a_hospital_without_films_may_be_the_one_left_out(newborns: Path, tmp_pa
     arms = [{"name": PROPOSED}, {"name": "late", "combine": [PROPOSED, "labs"]}]
     arms.insert(1, {"name": "labs", "model": "decision_tree"})
     run = _short(newborns, validation=validation, explain=explain, arms=arms).run(out=tmp_path / "run", threads=1)
-    assert len(run.predictions.select(arm=PROPOSED)) == 40
-    assert len(run.predictions.select(arm="late")) == 40
-    assert len(run.predictions.select(arm="film only")) == 40 - len(unfilmed)
-    assert len(run.predictions.select(arm=f"{PROPOSED}, without labs")) == 40 - len(unfilmed)
+    assert len(run.predictions["diagnosis"].select(arm=PROPOSED)) == 40
+    assert len(run.predictions["diagnosis"].select(arm="late")) == 40
+    assert len(run.predictions["diagnosis"].select(arm="film only")) == 40 - len(unfilmed)
+    assert len(run.predictions["diagnosis"].select(arm=f"{PROPOSED}, without labs")) == 40 - len(unfilmed)
     assert (run.folder / "report.html").is_file()
 
 

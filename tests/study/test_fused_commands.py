@@ -157,7 +157,7 @@ def _ratings(path: Path, cases: list[str]) -> Path:
 
 @pytest.mark.parametrize("split", ["out_of_fold", "holdout"])
 def test_readers_of_the_studys_own_cases(fused: Run, copy: Path, tmp_path: Path, split: str) -> None:
-    cases = fused.predictions.select(arm="film + labs", split=split).case.tolist()
+    cases = fused.predictions["diagnosis"].select(arm="film + labs", split=split).case.tolist()
     done = call("readers", copy, _ratings(tmp_path / "ratings.csv", cases), "--json")
     assert done.code == 0
     study = json.loads((copy / "readers.json").read_text())
@@ -165,7 +165,7 @@ def test_readers_of_the_studys_own_cases(fused: Run, copy: Path, tmp_path: Path,
 
 
 def test_ratings_that_cannot_be_used_are_refused_and_nothing_is_written(fused: Run, copy: Path, tmp_path: Path) -> None:
-    cases = fused.predictions.select(arm="film + labs", split="holdout").case.tolist()
+    cases = fused.predictions["diagnosis"].select(arm="film + labs", split="holdout").case.tolist()
     good = _rows(_ratings(tmp_path / "good.csv", cases))
     before = (copy / "report.html").read_bytes()
     wrong: list[tuple[Rows, str]] = [
@@ -198,7 +198,7 @@ def test_simulate_and_check(tmp_path: Path) -> None:
     found = call("check", folder, "--set", "validation.folds=5", "--json", "--findings", tmp_path / "findings.csv")
     assert found.code == 0, found.err
     assert not [f for f in found.json["findings"] if f["severity"] == "refusal"]
-    assert found.json["sample_size"]["riley"]["parameters"] == 27
+    assert found.json["sample_size"]["diagnosis"]["riley"]["parameters"] == 27
     shown = call("check", folder, "--set", "validation.folds=5", "--findings", tmp_path / "findings.csv")
     assert "30 patients with and 30 without" in " ".join(shown.out.split())
     refused = call("simulate", "nec", "--adults", 20, "--out", tmp_path / "x")

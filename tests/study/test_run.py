@@ -117,7 +117,7 @@ def test_no_path_of_this_machine_is_in_what_is_handed_on(run: Run, study: Study)
 
 def test_the_bundle_gives_the_runs_own_holdout_predictions(run: Run, study: Study) -> None:
     predictor = tenfold.load(run.bundle)
-    aside = run.predictions.select(arm="dilated, adult films", split="holdout")
+    aside = run.predictions["diagnosis"].select(arm="dilated, adult films", split="holdout")
     cohort = study.cohort().select(aside.case.tolist())
     films = cohort.files("film")
     answers = predictor.predict(films)
@@ -144,6 +144,19 @@ def test_external_patients_are_evaluated_with_the_frozen_bundle(run: Run, tmp_pa
     metrics = json.loads((done.folder / "evaluation.json").read_text())["diagnosis"]["dilated, adult films"]
     assert metrics["auc"]["n"] == len(set(cohort.patient.tolist()))
     assert (done.folder / "report.html").is_file()
+
+
+def test_the_outcome_of_other_patients_may_stand_in_a_column_of_another_name(run: Run, tmp_path: Path) -> None:
+    small_study(tmp_path / "other", seed=97)
+    path = tmp_path / "other" / "cohort.csv"
+    path.write_text(path.read_text().replace("diagnosis", "dx", 1))
+    with pytest.raises(AuditError, match="no column 'diagnosis'"):
+        evaluate_bundle(run.bundle, Cohort.read(path), out=tmp_path / "out", threads=1)
+    done = evaluate_bundle(run.bundle, Cohort.read(path), out=tmp_path / "out", column="dx", bootstraps=100, threads=1)
+    record = json.loads((done.folder / "run.json").read_text())
+    assert (record["target"]["name"], record["target"]["column"]) == ("diagnosis", "dx")
+    assert list(done.predictions) == ["diagnosis"]
+    assert (done.folder / "predictions" / "diagnosis.csv").is_file()
 
 
 def test_external_patients_of_one_class_have_no_auc_and_a_reason(run: Run, tmp_path: Path) -> None:

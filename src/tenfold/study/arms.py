@@ -40,7 +40,7 @@ Score = Callable[[int, IntArray], FloatArray]
 
 @dataclass(frozen=True)
 class FoldScores:
-    """What one fold of an arm gave.
+    """What one fold of an arm gave for one target.
 
     Attributes:
         inner: (m,) rows decided on.
@@ -54,16 +54,22 @@ class FoldScores:
     test: IntArray
     test_scores: FloatArray
 
+    def of_known(self, known: NDArray[np.bool_]) -> FoldScores:
+        """Leave out the cases whose outcome is unknown; `known` is (cases,)."""
+        inner, test = known[self.inner], known[self.test]
+        return FoldScores(self.inner[inner], self.inner_scores[inner], self.test[test], self.test_scores[test])
+
 
 @dataclass(frozen=True)
 class FittedArm:
-    """An arm that went through.
+    """An arm that went through, as one target sees it.
 
     Attributes:
         name: Its name.
+        target: The target.
         sections: The inputs that it sees.
         answers: (cases,) whether a case has an input that it sees.
-        folds: What each fold gave, in the order of the splits.
+        folds: What each fold gave for cases of known outcome, in the order of the splits.
         predictions: Its out-of-fold predictions.
         points: Its operating point in every fold, and of all folds together at (-1, -1).
         calibrations: One a fold.
@@ -73,6 +79,7 @@ class FittedArm:
     """
 
     name: str
+    target: str
     sections: Sections
     answers: NDArray[np.bool_]
     folds: tuple[FoldScores, ...]
@@ -94,23 +101,38 @@ def finished(
     record: dict[str, Any],
     stages: list[dict[str, Any]],
 ) -> FittedArm:
-    """Calibrate and choose the operating point on each fold's inner part, then turn test scores into predictions."""
+    """Calibrate and choose the operating point on each fold's inner part, then turn test scores into predictions.
+
+    Where an inner part of a small cohort holds one class only, nothing can be decided on it: its probabilities stay as
+    the model gave them, and yes begins at the share of yes in the training part.
+    """
     validation = bench.config.validation
     truth = bench.label_index
     tables, points, calibrations = [], {}, []
-    pooled: list[tuple[FloatArray, IntArray]] = []
+    pooled: list[tuple[FloatArray, NDArray[np.bool_]]] = []
+    folds = [fold.of_known(truth >= 0) for fold in folds]
     for split, fold in zip(bench.splits, folds, strict=True):
-        calibration = CALIBRATIONS[validation.calibration](fold.inner_scores, truth[fold.inner])
-        decided = calibration.apply(fold.inner_scores)
-        points[(name, split.repeat, split.fold)] = _point(bench, decided[:, -1], truth[fold.inner] == 1)
+        positive = truth[fold.inner] == 1
+        place = (name, split.repeat, split.fold)
+        if positive.any() and not positive.all():
+            calibration = CALIBRATIONS[validation.calibration](fold.inner_scores, truth[fold.inner])
+            decided = calibration.apply(fold.inner_scores)
+            points[place] = _point(bench, decided[:, -1], positive)
+        else:
+            calibration = CALIBRATIONS["none"](fold.inner_scores, truth[fold.inner])
+            decided = calibration.apply(fold.inner_scores)
+            train = bench.known(bench.rows(split.train))
+            share, why = float(np.mean(truth[train] == 1)), "training part: one class only in the inner part"
+            points[place] = OperatingPoint(share, "share of yes", len(train), why)
         calibrations.append(calibration)
-        pooled.append((decided[:, -1], truth[fold.inner] == 1))
+        pooled.append((decided[:, -1], positive))
         probabilities = calibration.apply(fold.test_scores)
         tables.append(bench.table(name, fold.test, probabilities, OUT_OF_FOLD, split.repeat, split.fold))
     together = _point(bench, np.concatenate([p for p, _ in pooled]), np.concatenate([t for _, t in pooled]))
     points[(name, -1, -1)] = replace(together, chosen_on="inner validation parts of all folds")
     return FittedArm(
         name=name,
+        target=bench.target,
         sections=sections,
         answers=answers,
         folds=tuple(folds),
@@ -125,7 +147,7 @@ def finished(
 
 def predict_holdout(bench: Bench, arm: FittedArm) -> PredictionTable:
     """Predict the cases kept aside with all fold models together."""
-    rows = answered(bench.rows(bench.holdout), arm.answers)
+    rows = bench.known(answered(bench.rows(bench.holdout), arm.answers))
     probabilities = [c.apply(arm.score(k, rows)) for k, c in enumerate(arm.calibrations)]
     return bench.table(arm.name, rows, np.mean(probabilities, 0), HOLDOUT, -1, -1)
 
@@ -141,8 +163,11 @@ def altered(
         name: What the altered arm is called.
         folds: Rows and scores of each fold's test cases.
     """
+    known = bench.labels.known
     tables = [
-        bench.table(name, rows, calibration.apply(scores), OUT_OF_FOLD, split.repeat, split.fold)
+        bench.table(
+            name, rows[known[rows]], calibration.apply(scores[known[rows]]), OUT_OF_FOLD, split.repeat, split.fold
+        )
         for split, calibration, (rows, scores) in zip(bench.splits, arm.calibrations, folds, strict=True)
     ]
     points = {(name, repeat, fold): point for (_, repeat, fold), point in arm.points.items()}
@@ -155,12 +180,13 @@ def answered(rows: IntArray, answers: NDArray[np.bool_]) -> IntArray:
 
 
 def parts_of(bench: Bench, split: Split, answers: NDArray[np.bool_]) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the rows of a fold that an arm can be fitted on, decided on and tested on.
+    """Return the rows of a fold that an arm can be fitted on, decided on and tested on, whatever the target.
 
     Raises:
         TrainingError: Nothing is left to fit on or to decide on.
     """
-    train, inner, test = (answered(bench.rows(part), answers) for part in (split.train, split.inner, split.test))
+    told = answers & np.any([outcome.labels.known for outcome in bench.outcomes.values()], axis=0)
+    train, inner, test = (answered(bench.rows(part), told) for part in (split.train, split.inner, split.test))
     for part, rows in (("training", train), ("inner", inner)):
         if not len(rows):
             raise TrainingError(

@@ -6,11 +6,13 @@ It must not know how the arm was fitted or evaluated.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tenfold.bundle.save import Member, save_bundle
-from tenfold.config import ImageInput
+from tenfold.bundle.save import Answer, Member, save_bundle
+from tenfold.config import ImageInput, TableInput
+from tenfold.modalities.connectome import ConnectomePreparation
 from tenfold.report.model_card import model_card
 from tenfold.study.arms import FittedArm
 from tenfold.study.bench import Bench, preparation
@@ -21,70 +23,80 @@ from tenfold.types import PredictionSets
 def write_bundle(
     folder: Path,
     bench: Bench,
-    arm: FittedArm,
+    arms: Mapping[str, FittedArm],
     networks: FoldNetworks,
     run: Mapping[str, Any],
-    evaluation: Mapping[str, Any],
-    conformal: PredictionSets | None,
+    evaluation: Mapping[str, Mapping[str, Any]],
+    conformal: Mapping[str, PredictionSets],
+    permutations: Mapping[str, Any],
 ) -> str:
     """Write the models of all folds as one predictor.
 
     Args:
         folder: Where; absent or empty.
         bench: The study's cohort and folds.
-        arm: The proposed arm.
+        arms: The proposed arm, as each target sees it.
         networks: Its networks.
         run: What run.json holds.
-        evaluation: Metrics by arm, on out-of-fold predictions.
-        conformal: Prediction sets, where there are patients enough for them.
+        evaluation: Metrics by target and arm, on out-of-fold predictions.
+        conformal: Prediction sets by target.
+        permutations: What permutations.json holds.
 
     Returns:
         The bundle's digest.
     """
-    spec = networks.build(0).spec
+    arm, spec = arms[bench.target], networks.build(0).spec
     members = []
-    for k, (split, result, calibration) in enumerate(zip(bench.splits, networks.folds, arm.calibrations, strict=True)):
-        own_spec = networks.build(k).spec
+    for k, (split, result) in enumerate(zip(bench.splits, networks.folds, strict=True)):
+        own_spec, fitted = networks.build(k).spec, networks.fitted[k]
         members.append(
             Member(
                 f"fold-{split.repeat}-{split.fold}",
                 result.state_dict(),
-                calibration,
-                {name: fitted.state() for name, fitted in networks.tables[k].items()},
+                {target: own.calibrations[k] for target, own in arms.items()},
+                {name: prepared.state() for name, prepared in fitted.items()},
+                {name: p.arrays() for name, p in fitted.items() if isinstance(p, ConnectomePreparation)},
                 None if own_spec == spec else own_spec,
             )
         )
+    own_evaluation = evaluation[bench.target]
     facts = {
         key: run[key] for key in ("title", "system", "preset", "seed", "started", "versions", "hashes", "simulated")
     }
     facts |= {
         "arm": arm.name,
-        "target_column": bench.config.target.column,
-        "input_columns": {name: s.column or name for name, s in arm.sections.items() if isinstance(s, ImageInput)},
+        "target_column": bench.outcome.target.column,
+        "input_columns": {n: s.column or n for n, s in arm.sections.items() if not isinstance(s, TableInput)},
         "n_patients": len(set(bench.cohort.patient.tolist())),
         "n_cases": len(bench.cohort),
-        "prevalence": float((bench.label_index == 1).mean()),
-        "evaluation": evaluation[arm.name],
+        "prevalence": float((bench.labels.values[bench.labels.known] == bench.labels.positive).mean()),
+        "evaluation": own_evaluation[arm.name],
         "heat_map_layer": bench.config.explain.layer,
         "without": {
-            name: evaluation[f"{arm.name}, without {name}"]["auc"]
+            name: own_evaluation[f"{arm.name}, without {name}"]["auc"]
             for name in arm.sections
-            if f"{arm.name}, without {name}" in evaluation
+            if f"{arm.name}, without {name}" in own_evaluation
         },
     }
     return save_bundle(
         folder,
         members=members,
         network_spec=spec,
-        target=bench.target,
-        classes=bench.labels.classes,
-        positive=bench.labels.positive,
+        answers=[
+            Answer(
+                target,
+                outcome.labels.classes,
+                outcome.labels.positive,
+                arms[target].points[(arm.name, -1, -1)],
+                conformal.get(target),
+                asdict(outcome.target),
+            )
+            for target, outcome in bench.outcomes.items()
+        ],
         preparations={n: preparation(s).state() for n, s in arm.sections.items() if isinstance(s, ImageInput)},
-        operating_point=arm.points[(arm.name, -1, -1)],
-        model_card=model_card(dict(run), {bench.target: dict(evaluation)}),
+        model_card=model_card(dict(run), {target: dict(own) for target, own in evaluation.items()}, permutations),
         facts=facts,
         training_patients=bench.cohort.patient.tolist(),
         training_images=[h for hashes in bench.hashes.values() for h in hashes if h],
-        conformal=conformal,
         views=bench.config.augment.test_time,
     )

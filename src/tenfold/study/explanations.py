@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tenfold.config import ImageInput
+from tenfold.config import ConnectomeInput, ImageInput
+from tenfold.errors import StatisticsError
+from tenfold.explain.edges import ATTRIBUTION, PATTERN, edge_map, haufe_pattern, signed_attribution
 from tenfold.explain.feature_maps import feature_maps
 from tenfold.explain.grad_cam import grad_cam, map_step
 from tenfold.explain.importance import global_importance, sum_by_column
@@ -23,8 +25,11 @@ from tenfold.explain.integrated_gradients import integrated_gradients
 from tenfold.explain.overlay import overlay, png_bytes
 from tenfold.explain.sanity import localisation, randomisation, randomised
 from tenfold.explain.shapley import ModalityShapley, modality_shapley
+from tenfold.modalities.connectome import networks_of_regions
 from tenfold.modalities.image import read_image
+from tenfold.modalities.table import TablePreparation
 from tenfold.network.network import Network
+from tenfold.report.figures_connectome import edge_matrix_figure, network_figure
 from tenfold.study.arms import FittedArm
 from tenfold.study.bench import Bench, preparation
 from tenfold.study.files import write_json
@@ -35,16 +40,16 @@ from tenfold.types import FloatArray, IntArray, finite_or_none, write_atomically
 _BACKGROUND = 50
 
 
-def write_explanations(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks) -> None:
+def write_explanations(out: Path, bench: Bench, arms: Mapping[str, FittedArm], networks: FoldNetworks) -> None:
     """Write explanations.json and the pictures under explanations/.
 
     Args:
         out: The run folder.
-        bench: The study's cohort and folds.
-        arm: The proposed arm.
+        bench: The study's cohort and folds, looking at the target that cases are explained for.
+        arms: The proposed arm as each target sees it; edges of connectomes are explained for all.
         networks: Its networks; each case is explained by the fold model that was not fitted on it.
     """
-    wanted = bench.config.explain
+    wanted, arm = bench.config.explain, arms[bench.target]
     content: dict[str, Any] = {"cases": [], "feature_maps": [], "sanity": None, "layer": wanted.layer}
     view = next((name for name, s in arm.sections.items() if isinstance(s, ImageInput)), "")
     if wanted.cases or wanted.sanity_cases:
@@ -53,6 +58,9 @@ def write_explanations(out: Path, bench: Bench, arm: FittedArm, networks: FoldNe
         telling = _telling_cases(arm, wanted.cases, bench)
         content["cases"] = [_explained(out, bench, arm, networks, row, view) for row in telling]
         content |= _global(bench, arm, networks)
+        connectomes = [name for name, s in arm.sections.items() if isinstance(s, ConnectomeInput)]
+        if connectomes:
+            content["edges"] = {name: _edges(out, bench, arms, networks, name) for name in connectomes}
         if view:
             content["feature_maps"] = _feature_maps(out, bench, networks, view)
     if wanted.sanity_cases and view:
@@ -152,7 +160,8 @@ def _contributions(
     bench: Bench, networks: FoldNetworks, network: Network, k: int, name: str, rows: IntArray
 ) -> FloatArray:
     """(n, columns) what each column of a table added to the log-odds; 0 where screening left a column out."""
-    prepared = networks.tables[k][name]
+    prepared = networks.fitted[k][name]
+    assert isinstance(prepared, TablePreparation)
     found = integrated_gradients(
         network,
         networks.inputs[k].batch(rows),
@@ -217,6 +226,56 @@ def _global(bench: Bench, arm: FittedArm, networks: FoldNetworks) -> dict[str, A
         if parts
     }
     return content | ({"importance": importance} if importance else {})
+
+
+def _edges(
+    out: Path, bench: Bench, arms: Mapping[str, FittedArm], networks: FoldNetworks, name: str
+) -> dict[str, dict[str, Any]]:
+    """What the edges of a connectome say of each target, over the folds of the first repeat."""
+    reading = bench.connectomes[name].reading
+    section = arms[bench.target].sections[name]
+    named = section.regions if isinstance(section, ConnectomeInput) else ""
+    of = networks_of_regions(bench.cohort.folder / named) if named else {}
+    found: dict[str, dict[str, Any]] = {}
+    for target, arm in arms.items():
+        signed, patterns = [], []
+        for k, split in enumerate(bench.splits):
+            rows = arm.folds[k].test
+            rows = rows[networks.inputs[k].has(name)[rows]]
+            if split.repeat or not len(rows):
+                continue
+            baseline = networks.fitted[k][name].baseline()
+            inputs = networks.inputs[k].batch(rows)
+            gradients = integrated_gradients(
+                networks.network(k),
+                inputs,
+                view=name,
+                baseline=torch.from_numpy(baseline),
+                target=target,
+                index=1,
+            )
+            edges = networks.inputs[k].tables[name][rows].astype(np.float64)
+            signed.append(signed_attribution(gradients.values, edges, baseline.astype(np.float64)))
+            patterns.append(haufe_pattern(edges, gradients.log_odds))
+        if not signed:
+            continue
+        try:
+            map_ = edge_map(signed, reading.regions, method=ATTRIBUTION, networks=of)
+            pattern = edge_map(patterns, reading.regions, method=PATTERN, networks=of)
+        except StatisticsError as error:
+            found[target] = {"method": error.came, "regions": list(reading.regions), "mean": []}
+            continue
+        file = f"explanations/edges-{name}-{target}.png"
+        title = f"Edges that speak for '{bench.of(target).labels.positive}' ({target})"
+        write_atomically(out / file, edge_matrix_figure(map_.mean, reading.regions, of, title))
+        found[target] = {**map_.to_dict(), "figure": file, "pattern": pattern.to_dict()}
+        if map_.sums is not None:
+            sums = f"explanations/networks-{name}-{target}.png"
+            write_atomically(
+                out / sums, network_figure(map_.sums.names, map_.sums.per_edge, f"Mean weight of an edge ({target})")
+            )
+            found[target]["network_figure"] = sums
+    return found
 
 
 def _pictured(bench: Bench, networks: FoldNetworks, view: str) -> list[tuple[int, IntArray]]:

@@ -8,28 +8,31 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenfold.bundle import Predictor, load
-from tenfold.cohort.audit import audit
+from tenfold.cohort.audit import Audit, audit, joined
 from tenfold.cohort.audit_tables import cells_of
-from tenfold.cohort.eligibility import cohort_summary
-from tenfold.cohort.manifest import Cohort, Labels
-from tenfold.errors import AuditError, CohortError, ImageError, nearest
+from tenfold.cohort.eligibility import summary_of_targets
+from tenfold.cohort.findings import about, one_line
+from tenfold.cohort.manifest import Cohort
+from tenfold.cohort.outcomes import Target, outcome_for
+from tenfold.errors import AuditError, BundleError, CohortError, ImageError, nearest
 from tenfold.modalities.table import COLUMNS_FILE, Column, read_columns, read_table
 from tenfold.report.page import write_report
 from tenfold.study.files import check_out, recorded_versions, shown_command, truth_of, write_json, writing
 from tenfold.study.progress import Progress
-from tenfold.study.results import write_points, write_statistics
+from tenfold.study.results import Told, described_outcome, write_points, write_statistics
 from tenfold.study.run import Run
 from tenfold.training.device import choose_device, prepare_machine
-from tenfold.types import EXTERNAL, FloatArray, PredictionTable
+from tenfold.types import EXTERNAL, Finding, FloatArray, PredictionTable, StrArray
 
 _BATCH = 16
 
@@ -51,7 +54,7 @@ def evaluate_bundle(
         bundle: The bundle's folder.
         cohort: The other patients. Unreadable films are left out and listed.
         out: Folder for the results; empty or absent.
-        column: Column of the outcome; the name that the bundle knows it by if left out.
+        column: Column of the outcome of a bundle with one target; the name that the bundle knows it by if left out.
         bootstraps: Resamples of patients.
         device: "auto", "cpu", "cuda" or "mps".
         threads: CPU threads; all if left out.
@@ -69,59 +72,48 @@ def evaluate_bundle(
     chosen = choose_device(device)
     used_threads = prepare_machine(chosen, threads)
     predictor = load(bundle, device=str(chosen))
-    columns = _picture_columns(predictor, cohort)
-    column = column or str(predictor.facts.get("target_column", predictor.target))
-    progress.start("audit", len(cohort) * len(columns))
-    found = audit(
-        cohort,
-        target_column=column,
-        classes=predictor.classes,
-        positive=predictor.positive,
-        image_columns=list(columns.values()),
-        tables={name: _described(cohort, table) for name, table in predictor.columns.items()},
-        absent="allow" if len(predictor.inputs) > 1 and predictor.networks[0].fusion.drop else "refuse",
-        folds=None,
-        unreadable="exclude",
-        two_classes="declared",
-        duplicates="group",
-        unlabelled="allow",
-        progress=lambda done, _: progress.reach(done),
-    )
+    if column and len(predictor.targets) > 1:
+        raise BundleError(
+            f"a column for {len(predictor.targets)} targets: {', '.join(predictor.targets)}",
+            do="leave it out, and call the columns as the study's own cohort does",
+        )
+    targets = _targets(predictor, column)
+    sound, noticed = _connectomes_looked_at(predictor, cohort)
+    found = _audited(predictor, cohort, targets, sound, noticed, progress)
     found.raise_if_refused()
-    assert found.labels is not None
     _refuse_known(predictor, cohort, [str(h) for h in found.facts["sha256"]] if len(found.facts) else [])
     kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
-    values = found.labels.values[[c not in found.excluded for c in cohort.case.tolist()]]
-    probabilities = _predict(predictor, kept, progress)
-    n, arm = len(kept), str(predictor.facts.get("arm", "proposed"))
-    table = PredictionTable(
-        case=kept.case,
-        patient=kept.patient,
-        site=kept.site,
-        split=np.full(n, EXTERNAL),
-        repeat=np.full(n, -1, np.int64),
-        fold=np.full(n, -1, np.int64),
-        arm=np.full(n, arm),
-        label=values,
-        probabilities=probabilities,
-        classes=predictor.classes,
-    )
-    point = predictor.operating_point
-    assert point is not None
+    if not len(kept):
+        raise AuditError(
+            "no case is left", do="look at what is wrong with each: `check` lists it", where=str(cohort.path)
+        )
+    arm = str(predictor.facts.get("arm", "proposed"))
+    given = given_by(predictor, kept)
+    for name, good in sound.items():
+        wrong = set(cohort.case[~good].tolist())
+        given = [{**g, name: None} if c in wrong else g for g, c in zip(given, kept.case.tolist(), strict=True)]
+    said = _predict(predictor, kept, given, progress)
+    tables, told, described = {}, {}, []
+    for name, target in targets.items():
+        own, outcome = predictor.of(name), outcome_for(kept, target, unlabelled="allow", absent="allow")
+        point = own.operating_point
+        assert point is not None
+        tables[name] = _table(kept, outcome.labels.values, said[name], arm, own.classes)
+        scores = {} if outcome.levels else dict(zip(kept.case.tolist(), outcome.values.tolist(), strict=True))
+        told[name] = Told(own.positive, {(arm, -1, -1): point}, arm, scores, upwards=target.below is None)
+        described.append(described_outcome(outcome))
+    first = next(iter(targets))
     with writing(out):
-        table.write(out / "predictions" / f"{predictor.target}.csv")
-        write_points(out / "operating_points.csv", {(arm, -1, -1): point})
+        for name, table in tables.items():
+            table.write(out / "predictions" / f"{name}.csv")
+        write_points(out / "operating_points.csv", {name: about.points for name, about in told.items()})
         found.write_findings(out / "findings.csv")
-        labels = Labels(column, predictor.classes, predictor.positive, values)
-        write_json(out / "cohort.json", cohort_summary(cohort, found.labels, excluded=found.excluded))
+        write_json(out / "cohort.json", summary_of_targets(cohort, found.labels, excluded=found.excluded))
         progress.start("statistics", 1)
         evaluation = write_statistics(
             out,
-            table,
-            target=predictor.target,
-            positive=predictor.positive,
-            points={(arm, -1, -1): point},
-            reference=arm,
+            tables,
+            told,
             bootstraps=bootstraps,
             seed=int(predictor.facts.get("seed", 0)),
             net_benefit_at=None,
@@ -144,25 +136,127 @@ def evaluate_bundle(
             "versions": recorded_versions(),
             "bundle": {"digest": predictor.digest, "members": predictor.members},
             "hashes": {"bundle": predictor.digest},
-            "target": {
-                "name": predictor.target,
-                "column": column,
-                "classes": labels.classes,
-                "positive": labels.positive,
-            },
+            "targets": described,
+            "target": described[0],
             "proposed": arm,
-            "operating_rule": point.rule,
+            "operating_rule": told[first].points[(arm, -1, -1)].rule,
             "simulated": truth_of(cohort),
             "development": {
                 key: predictor.facts.get(key) for key in ("n_patients", "n_cases", "prevalence", "evaluation")
             },
-            "prevalence": float((values == predictor.positive).mean()),
+            "prevalence": described[0]["positives"] / max(described[0]["known"], 1),
             "arms": {arm: {"status": "done", "reason": ""}},
-            "opened": [{"what": EXTERNAL, "when": started.isoformat(timespec="seconds"), "cases": n}],
+            "opened": [{"what": EXTERNAL, "when": started.isoformat(timespec="seconds"), "cases": len(kept)}],
         }
         write_json(out / "run.json", run)
         write_report(out)
-    return Run(out, {predictor.target: evaluation}, table)
+    return Run(out, evaluation, tables)
+
+
+def _targets(predictor: Predictor, column: str | None) -> dict[str, Target]:
+    """What the bundle tells, by the names that it has there; classes that no study file named are the bundle's own."""
+    found = {}
+    for name in predictor.targets:
+        own, target = predictor.of(name), Target(**predictor.of(name).outcome)
+        found[name] = replace(
+            target,
+            name=name,
+            column=column or target.column,
+            classes=tuple(target.classes or own.classes),
+            positive=target.positive or (own.positive if target.kind == "class" else ""),
+        )
+    return found
+
+
+def _connectomes_looked_at(predictor: Predictor, cohort: Cohort) -> tuple[dict[str, NDArray[np.bool_]], list[Finding]]:
+    """By input, (n,) whether a case has a connectome that can be read; and what is wrong with the others."""
+    there, noticed = {}, []
+    for name, column in _connectome_columns(predictor, cohort).items():
+        fitted, paths, faults = predictor.connectomes[0][name], cohort.paths(column), dict[int, CohortError]()
+        for i, path in enumerate(paths):
+            where = cohort.place(i, column)
+            try:
+                fitted.read([path], place=lambda _, where=where: where) if path else None  # type: ignore[misc]
+            except CohortError as error:
+                faults[i] = error
+        there[name] = np.array([p is not None and i not in faults for i, p in enumerate(paths)])
+        noticed += [
+            about(cohort, "warning", "connectome", f"{one_line(error)} It counts as absent.", [i], column)
+            for i, error in faults.items()
+        ]
+    return there, noticed
+
+
+def _audited(
+    predictor: Predictor,
+    cohort: Cohort,
+    targets: Mapping[str, Target],
+    connectomes: Mapping[str, NDArray[np.bool_]],
+    noticed: Sequence[Finding],
+    progress: Progress,
+) -> Audit:
+    """Look at the cohort once for every target."""
+    columns = _picture_columns(predictor, cohort)
+    progress.start("audit", len(cohort) * len(columns))
+    audits = [
+        audit(
+            cohort,
+            target_column=target.column,
+            name=name,
+            kind=target.kind,
+            classes=target.classes,
+            positive=target.positive or None,
+            below=target.below,
+            above=target.above,
+            outcomes=[other.column for other in targets.values() if other is not target],
+            connectomes=connectomes,
+            noticed=noticed,
+            image_columns=list(columns.values()),
+            tables={table: _described(cohort, own) for table, own in predictor.columns.items()},
+            absent="allow" if len(predictor.inputs) > 1 and predictor.networks[0].fusion.drop else "refuse",
+            folds=None,
+            unreadable="exclude",
+            two_classes="declared",
+            duplicates="group",
+            unlabelled="allow",
+            progress=lambda done, _: progress.reach(done),
+        )
+        for name, target in targets.items()
+    ]
+    return joined(audits, list(targets))
+
+
+def _table(
+    cohort: Cohort, labels: StrArray, probabilities: FloatArray, arm: str, classes: tuple[str, ...]
+) -> PredictionTable:
+    n = len(cohort)
+    return PredictionTable(
+        case=cohort.case,
+        patient=cohort.patient,
+        site=cohort.site,
+        split=np.full(n, EXTERNAL),
+        repeat=np.full(n, -1, np.int64),
+        fold=np.full(n, -1, np.int64),
+        arm=np.full(n, arm),
+        label=labels,
+        probabilities=probabilities,
+        classes=classes,
+    )
+
+
+def _connectome_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
+    """Match the bundle's inputs of connectomes to columns, and check that their covariates are there."""
+    named = predictor.facts.get("input_columns", {})
+    columns = {name: str(named.get(name, name)) for name in predictor.connectomes[0]}
+    for name, column in columns.items():
+        for needed in (column, *predictor.connectomes[0][name].needs):
+            if needed not in cohort.columns:
+                raise CohortError(
+                    f"the bundle's input '{name}' needs column '{needed}'",
+                    do=nearest(needed, cohort.columns),
+                    where=cohort.path.name,
+                )
+    return columns
 
 
 def _picture_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
@@ -235,29 +329,44 @@ def given_by(predictor: Predictor, cohort: Cohort) -> list[dict[str, Any]]:
     """
     paths = {name: cohort.paths(column) for name, column in _picture_columns(predictor, cohort).items()}
     tables = table_rows(predictor, cohort)
+    matrices = {name: cohort.paths(column) for name, column in _connectome_columns(predictor, cohort).items()}
+    beside = {
+        name: {column: cohort.labels(column).tolist() for column in predictor.connectomes[0][name].needs}
+        for name in matrices
+    }
     return [
         {
             **{name: found[i] for name, found in paths.items()},
             **{name: None if np.isnan(values[i]).all() else values[i] for name, values in tables.items()},
+            **{
+                name: None
+                if files[i] is None
+                else {"file": str(files[i]), **{column: cells[i] for column, cells in beside[name].items()}}
+                for name, files in matrices.items()
+            },
         }
         for i in range(len(cohort))
     ]
 
 
-def _predict(predictor: Predictor, cohort: Cohort, progress: Progress) -> FloatArray:
-    given = given_by(predictor, cohort)
+def _predict(
+    predictor: Predictor, cohort: Cohort, given: Sequence[dict[str, Any]], progress: Progress
+) -> dict[str, FloatArray]:
+    """By target, (n, classes) probabilities."""
     progress.start("predicting", len(cohort))
-    rows = []
+    rows: dict[str, list[FloatArray]] = {name: [] for name in predictor.targets}
     for start in range(0, len(cohort), _BATCH):
         part = [_prepared(predictor, cohort, i, given[i]) for i in range(len(given))[start : start + _BATCH]]
-        rows.append(predictor.predict_arrays(predictor.stack(part)))
+        stacked = predictor.stack(part)
+        for name, found in rows.items():
+            found.append(predictor.of(name).predict_arrays(stacked))
         progress.advance(len(part))
-    return np.concatenate(rows)
+    return {name: np.concatenate(found) for name, found in rows.items()}
 
 
 def _prepared(predictor: Predictor, cohort: Cohort, i: int, given: dict[str, Any]) -> dict[str, Any]:
     """Prepare one case; a refusal says which."""
     try:
         return predictor.prepare(given)
-    except ImageError as error:
-        raise ImageError(error.came, expected=error.expected, do=error.do, where=cohort.place(i)) from error
+    except (ImageError, CohortError) as error:
+        raise type(error)(error.came, expected=error.expected, do=error.do, where=cohort.place(i)) from error

@@ -37,7 +37,7 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
     stacks: list[LogisticRegression] = []
     folds = []
     for k, split in enumerate(bench.splits):
-        inner, test = (answered(bench.rows(p), answers) for p in (split.inner, split.test))
+        inner, test = (bench.known(answered(bench.rows(p), answers)) for p in (split.inner, split.test))
         inner_odds = _log_odds(
             parts, k, inner, [p.folds[k].inner for p in parts], [p.folds[k].inner_scores for p in parts]
         )

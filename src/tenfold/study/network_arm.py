@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,23 @@ from safetensors.torch import load, save
 
 from tenfold import encoders
 from tenfold.cohort.manifest import Cohort
-from tenfold.config import ArmSection, ImageInput, StageSection, StudyFile, TableInput
+from tenfold.cohort.outcomes import Outcome
+from tenfold.config import (
+    AnyInput,
+    ArmSection,
+    ConnectomeInput,
+    ImageInput,
+    NetworkSection,
+    StageSection,
+    StudyFile,
+    TableInput,
+)
 from tenfold.errors import CohortError, EncoderError
-from tenfold.network.heads import HeadSpec
+from tenfold.modalities.connectome import ConnectomePreparation
+from tenfold.network.heads import HeadSpec, mirror
 from tenfold.network.network import Network
-from tenfold.study.arms import FittedArm, FoldScores, altered, answered, finished, parts_of
-from tenfold.study.bench import Bench, Sections, Tables
+from tenfold.study.arms import FittedArm, FoldScores, Score, altered, finished, parts_of
+from tenfold.study.bench import Bench, Connectomes, Fitted, Sections
 from tenfold.study.results import Place
 from tenfold.training.classical import takes_nan
 from tenfold.training.device import choose_precision, seed_for
@@ -33,10 +44,81 @@ from tenfold.training.folds import FoldResult, altered_rows, run_fold
 from tenfold.training.loop import Recipe, predict_scores
 from tenfold.training.sources import Inputs
 from tenfold.training.stages import Material, Stage, run_stages, source_for
-from tenfold.types import FloatArray, IntArray, OperatingPoint, PredictionTable, write_atomically
+from tenfold.training.together import Job, Together, fit_together, span_form
+from tenfold.types import FloatArray, IntArray, OperatingPoint, PredictionTable, Split, write_atomically
 
-Sources = Mapping[str, tuple[Cohort, Mapping[str, Sequence[str]]]]
-"""For every stage on another cohort: that cohort and the hashes of its pictures, by column."""
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The cohort of a stage on other patients.
+
+    Attributes:
+        cohort: The cohort.
+        hashes: Hashes of its pictures, by column.
+        connectomes: What was read of its connectomes, by input.
+    """
+
+    cohort: Cohort
+    hashes: Mapping[str, Sequence[str]]
+    connectomes: Mapping[str, Connectomes]
+
+
+Sources = Mapping[str, Source]
+"""By the name of the stage."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the networks of an arm come about, whatever the outcomes and whoever is trained on.
+
+    Attributes:
+        sections: The inputs.
+        joined: How they are joined.
+        stages: The stages on the study's own patients.
+        weights: File of the encoders that the stages on other cohorts left; None where there were none.
+    """
+
+    sections: Sections
+    joined: NetworkSection
+    stages: tuple[StageSection, ...]
+    weights: Path | None = None
+
+    def network(self, bench: Bench, fitted: Fitted, train: IntArray) -> Network:
+        """Make a network as the stages on other cohorts left it, with heads for the outcomes of the bench."""
+        joins = len(self.sections) > 1
+        network = Network(
+            _encoders(bench, self.sections, fitted),
+            _heads(bench.outcomes, self.joined, train),
+            # what joins several inputs has no business where there is one
+            fusion=self.joined.fusion if joins else "concat",
+            modality_dropout=self.joined.modality_dropout if joins else 0.0,
+            shared=self.joined.shared,
+            norm=self.joined.norm,
+            head_norm=self.joined.head_norm,
+        )
+        network.to(bench.device).to(memory_format=torch.channels_last)
+        if self.weights is not None:
+            _load_encoders(network, self.weights)
+        return network
+
+    def job(self, bench: Bench, split: Split, fitted: Fitted, material: Material) -> Job:
+        """Describe a fold's training on the study's own patients, of one stage, to be trained together with others."""
+        (section,) = self.stages
+        return Job(
+            name=f"repeat {split.repeat + 1}, fold {split.fold + 1}",
+            build=lambda: self.network(bench, fitted, material.train),
+            targets=tuple(bench.outcomes),
+            material=material,
+            recipe=_recipe(section, bench.config),
+            seed=seed_for(_fold_seed(bench, split), section.name),
+        )
+
+    def apart(self, network: Network, bench: Bench, materials: Sequence[Material]) -> str:
+        """Say why its folds cannot be trained together; "" where they can."""
+        if len(self.stages) > 1:
+            return f"it has {len(self.stages)} stages on the study's own patients"
+        recipe = _recipe(self.stages[0], bench.config)
+        return next(filter(None, (span_form(network, recipe, material) for material in materials)), "")
 
 
 @dataclass(frozen=True)
@@ -44,17 +126,23 @@ class FoldNetworks:
     """The networks of an arm, one a fold.
 
     Attributes:
+        plan: How they came about.
+        apart: Why folds cannot be trained together; "" where they were.
+        parts: Rows of each fold that were fitted on, decided on and tested on.
         build: Makes the network of a fold, without the weights that were fitted.
         folds: What each fold left.
-        inputs: Pictures, and tables as each fold prepared them.
-        tables: The fitted preparations of each fold.
+        inputs: Pictures, and tables and connectomes as each fold prepared them.
+        fitted: The fitted preparations of each fold.
         precision: What they were run in.
     """
 
+    plan: Plan
+    apart: str
+    parts: tuple[tuple[IntArray, IntArray, IntArray], ...]
     build: Callable[[int], Network]
     folds: tuple[FoldResult, ...]
     inputs: tuple[Inputs, ...]
-    tables: tuple[Tables, ...]
+    fitted: tuple[Fitted, ...]
     precision: torch.dtype
 
     def network(self, fold: int) -> Network:
@@ -64,8 +152,10 @@ class FoldNetworks:
         return network.eval()
 
 
-def fit_networks(bench: Bench, arm: ArmSection, sources: Sources, *, alter: bool) -> tuple[FittedArm, FoldNetworks]:
-    """Fit one network arm in all folds.
+def fit_networks(
+    bench: Bench, arm: ArmSection, sources: Sources, *, alter: bool
+) -> tuple[dict[str, FittedArm], FoldNetworks]:
+    """Fit one network arm in all folds, for all targets of the bench together.
 
     Args:
         bench: What all arms share.
@@ -74,75 +164,79 @@ def fit_networks(bench: Bench, arm: ArmSection, sources: Sources, *, alter: bool
         alter: Whether test cases are also predicted with each input permuted and without it.
 
     Returns:
-        The arm and its networks.
+        The arm as each target sees it, and its networks.
 
     Raises:
         Refusal: The arm cannot be built or fitted; the caller decides whether the others go on.
     """
     started = time.monotonic()
-    config = bench.config
-    sections = config.inputs_of(arm)
-    joined = config.network_of(arm)
+    config, targets = bench.config, tuple(bench.outcomes)
+    label = arm.name if len(targets) == len(config.target) else f"{arm.name}, {targets[0]}"
+    sections, joined = config.inputs_of(arm), config.network_of(arm)
     stage_sections = config.stages_of(arm)
-    tables = [bench.fitted_tables(sections, bench.rows(split.train)) for split in bench.splits]
-    whole = bench.inputs(sections, tables[0])
-    inputs = [whole.with_tables(_applied(bench, fitted)) for fitted in tables]
-    # screening may leave one fold columns that a case lacks, and another fold others
-    answers = np.all([own.has_any(list(sections)) for own in inputs], axis=0)
-    head = HeadSpec(kind=joined.head, classes=bench.labels.classes, hidden=joined.hidden, dropout=joined.dropout)
+    prepared = [bench.fitted(sections, bench.rows(split.train)) for split in bench.splits]
+    whole = bench.inputs(sections, prepared[0])
+    inputs = [whole.with_tables(bench.applied(fitted)) for fitted in prepared]
+    # without modality dropout nobody can do without an input; and screening may leave one fold columns that a case
+    # lacks, and another fold others
+    enough = np.any if joined.modality_dropout else np.all
+    answers = np.all([enough([own.has(name) for name in sections], axis=0) for own in inputs], axis=0)
+    parts = [parts_of(bench, split, answers) for split in bench.splits]
 
-    def fresh(fold: int) -> Network:
-        built = _encoders(bench, sections, tables[fold])
-        # what joins several inputs has no business where there is one
-        fusion = joined.fusion if len(sections) > 1 else "concat"
-        network = Network(built, {bench.target: head}, fusion=fusion, modality_dropout=joined.modality_dropout)
-        return network.to(bench.device).to(memory_format=torch.channels_last)
-
-    first = fresh(0).eval()
+    own = tuple(s for s in stage_sections if not s.cohort)
+    plan = Plan(sections, joined, own)
+    first = plan.network(bench, prepared[0], parts[0][0]).eval()
     sample = np.flatnonzero(answers)[:8]
-    precision = _precision(bench, arm, lambda: first(inputs[0].batch(sample)))
-    state_file, records = _run_sources(bench, arm, sections, sources, head, precision)
+    precision = _precision(bench, label, sections, lambda: first(inputs[0].batch(sample)))
+    state_file, records = _run_sources(bench, arm, sections, sources, precision)
+    plan = replace(plan, weights=state_file)
 
     def build(fold: int) -> Network:
-        network = fresh(fold)
-        if state_file is not None:
-            _load_encoders(network, state_file)
-        return network
+        return plan.network(bench, prepared[fold], parts[fold][0])
 
-    # the head is made anew by the first of the study's own stages and handed on by the others
-    own = [s for s in stage_sections if not s.cohort]
-    stages = [
-        Stage(s.name, bench.target, None if k else head, _recipe(s, config), config.augment.variants)
-        for k, s in enumerate(own)
-    ]
+    def stages(fold: int) -> list[Stage]:
+        """The heads are made anew by the first of the study's own stages and handed on by the others."""
+        heads = _heads(bench.outcomes, joined, parts[fold][0])
+        return [
+            Stage(s.name, targets, None if k else heads, _recipe(s, config), config.augment.variants)
+            for k, s in enumerate(own)
+        ]
+
     views = config.augment.test_time
+    folders = [bench.work / "folds" / _slug(label) / f"{split.repeat}-{split.fold}" for split in bench.splits]
+    materials = [material_of(bench, inputs[k], train, inner) for k, (train, inner, _) in enumerate(parts)]
+    apart = plan.apart(first, bench, materials)
+    together = {} if apart else _fit_together(bench, label, plan, prepared, materials, folders)
     folds = []
     for k, split in enumerate(bench.splits):
-        bench.progress.start(f"{arm.name}: repeat {split.repeat + 1}, fold {split.fold + 1}", _epochs(stages))
-        train, inner, test = parts_of(bench, split, answers)
-        material = _material(bench, inputs[k], train, inner)
+        if apart:
+            bench.progress.start(f"{label}: repeat {split.repeat + 1}, fold {split.fold + 1}", _epochs(stages(k)))
         folds.append(
             run_fold(
-                bench.work / "folds" / _slug(arm.name) / f"{split.repeat}-{split.fold}",
+                folders[k],
                 lambda k=k: build(k),  # type: ignore[misc]
-                [(stage, material) for stage in stages],
-                test=test,
+                [(stage, materials[k]) for stage in stages(k)],
+                test=parts[k][2],
                 inputs=inputs[k],
                 views=views,
-                seed=seed_for(config.seed, "fold", split.repeat, split.fold),
+                seed=_fold_seed(bench, split),
                 cache=bench.work / "frozen",
                 autocast=precision,
                 alter=tuple(sections) if alter and len(sections) > 1 else (),
-                progress=lambda *_: bench.progress.advance(),
+                fitted=together.get(k),
+                progress=(lambda *_: bench.progress.advance()) if apart else None,
             )
         )
-    networks = FoldNetworks(build, tuple(folds), tuple(inputs), tuple(tables), precision)
+    networks = FoldNetworks(plan, apart, tuple(parts), build, tuple(folds), tuple(inputs), tuple(prepared), precision)
 
-    def score(fold: int, rows: IntArray) -> FloatArray:
-        network = networks.network(fold)
-        network.thaw(stages[-1].recipe.thaw)
-        source = source_for(network, inputs[fold], bench.work / "frozen", config.augment.variants, precision)
-        return predict_scores(network, source, rows, bench.target, views=views, autocast=precision)
+    def scorer(target: str) -> Score:
+        def score(fold: int, rows: IntArray) -> FloatArray:
+            network = networks.network(fold)
+            network.thaw(_recipe(own[-1], config).thaw)
+            source = source_for(network, inputs[fold], bench.work / "frozen", config.augment.variants, precision)
+            return predict_scores(network, source, rows, targets, views=views, autocast=precision)[target]
+
+        return score
 
     weights = _names(sections)
     # where a fold stopped early differs; the record shows the first fold's course
@@ -151,50 +245,44 @@ def fit_networks(bench: Bench, arm: ArmSection, sources: Sources, *, alter: bool
         records.append(
             _stage_record(section, summary["history"], summary["best_epoch"], recipe, bool(records), weights)
         )
-    fitted = finished(
-        bench,
-        arm.name,
-        sections,
-        answers,
-        [
-            FoldScores(
-                answered(bench.rows(split.inner), answers),
-                fold.inner_scores,
-                answered(bench.rows(split.test), answers),
-                fold.test_scores,
-            )
-            for split, fold in zip(bench.splits, folds, strict=True)
-        ],
-        score,
-        {
-            "kind": "network",
-            "encoder": ", ".join(s.encoder for s in sections.values()),
-            "network": ", ".join(_network_name(s) for s in sections.values()),
-            "weights": weights,
-            "size": ", ".join(str(s.size) for s in sections.values() if isinstance(s, ImageInput)),
-            "fusion": joined.fusion if len(sections) > 1 else "",
-            "parameters": first.parameter_count,
-            "stages": [r["name"] for r in records],
-            "precision": str(precision).removeprefix("torch."),
-            "seconds": time.monotonic() - started,
-            "flaws": list(arm.flaws),
-        },
-        records,
-    )
-    return fitted, networks
+    record = {
+        "kind": "network",
+        "encoder": ", ".join(s.encoder for s in sections.values()),
+        "network": ", ".join(_network_name(s) for s in sections.values()),
+        "weights": weights,
+        "size": ", ".join(str(s.size) for s in sections.values() if isinstance(s, ImageInput)),
+        "fusion": joined.fusion if len(sections) > 1 else "",
+        "parameters": first.parameter_count,
+        "stages": [r["name"] for r in records],
+        "precision": str(precision).removeprefix("torch."),
+        "together": not apart,
+        "single": arm.single,
+        "seconds": time.monotonic() - started,
+        "flaws": list(arm.flaws),
+    }
+    fitted_arms = {}
+    for target in targets:
+        scores = [
+            FoldScores(parts[k][1], fold.inner_scores[target], parts[k][2], fold.test_scores[target])
+            for k, fold in enumerate(folds)
+        ]
+        fitted_arms[target] = finished(
+            bench.of(target), arm.name, sections, answers, scores, scorer(target), record, records
+        )
+    return fitted_arms, networks
 
 
 def altered_arms(
     bench: Bench, arm: FittedArm, networks: FoldNetworks
 ) -> dict[str, tuple[PredictionTable, dict[Place, OperatingPoint]]]:
-    """Return the predictions of an arm with an input permuted or taken away, by the name of that arm."""
+    """Return an arm's predictions of one target with an input permuted or taken away, by the name of that arm."""
     found = {}
     for label in networks.folds[0].altered:
         folds = []
-        for fold, result, inputs in zip(arm.folds, networks.folds, networks.inputs, strict=True):
+        for split, result, inputs in zip(bench.splits, networks.folds, networks.inputs, strict=True):
             name = label.removesuffix(" permuted").removeprefix("without ")
-            permuted, without = altered_rows(inputs, name, fold.test)
-            folds.append((permuted if label.endswith(" permuted") else without, result.altered[label]))
+            permuted, without = altered_rows(inputs, name, parts_of(bench, split, arm.answers)[2])
+            folds.append((permuted if label.endswith(" permuted") else without, result.altered[label][bench.target]))
         found[f"{arm.name}, {label}"] = altered(bench, arm, f"{arm.name}, {label}", folds)
     return found
 
@@ -214,28 +302,75 @@ def check_encoders(config: StudyFile) -> None:
                 encoders.own_size(section.encoder, **_options(section, 1))
 
 
-def _applied(bench: Bench, tables: Tables) -> dict[str, Any]:
-    return {name: fitted.apply(bench.tables[name].values) for name, fitted in tables.items()}
+def _heads(outcomes: Mapping[str, Outcome], joined: NetworkSection, train: IntArray) -> dict[str, HeadSpec]:
+    """The form of every target's head; a score is scaled by the training patients."""
+    heads = {}
+    for name, outcome in outcomes.items():
+        shared: dict[str, Any] = {"hidden": joined.hidden, "dropout": joined.dropout}
+        target, labels = outcome.target, outcome.labels
+        if target.kind == "score":
+            spread = float(np.nanstd(outcome.values[train]))
+            below = target.below is not None
+            heads[name] = HeadSpec(
+                "number",
+                labels.classes,
+                centre=float((target.below if below else target.above) or 0.0),
+                scale=spread if spread > 0 else 1.0,
+                sign=-1 if below else 1,
+                **shared,
+            )
+        elif target.kind == "ordinal":
+            heads[name] = HeadSpec("ordinal", outcome.levels, cut=outcome.positive_levels[0], **shared)
+        elif len(outcome.levels) > 2:
+            heads[name] = HeadSpec("softmax", outcome.levels, positive=outcome.positive_levels, **shared)
+        else:
+            heads[name] = HeadSpec(joined.head, outcome.levels, **shared)
+    return heads
+
+
+def _fit_together(
+    bench: Bench,
+    label: str,
+    plan: Plan,
+    prepared: Sequence[Fitted],
+    materials: Sequence[Material],
+    folders: Sequence[Path],
+) -> dict[int, Together]:
+    """Train all folds at once unless all are done: among fewer, sums would be rounded otherwise."""
+    if all((folder / "done.json").is_file() for folder in folders):
+        return {}
+    jobs = [
+        plan.job(bench, split, fitted, material)
+        for split, fitted, material in zip(bench.splits, prepared, materials, strict=True)
+    ]
+    bench.progress.start(f"{label}: {len(jobs)} trainings together", len(jobs))
+    return dict(enumerate(fit_together(jobs, progress=lambda done, _: bench.progress.reach(done))))
+
+
+def _fold_seed(bench: Bench, split: Split) -> int:
+    return seed_for(bench.config.seed, "fold", split.repeat, split.fold)
 
 
 def _epochs(stages: Sequence[Stage]) -> int:
     return sum(stage.recipe.epochs for stage in stages)
 
 
-def _precision(bench: Bench, arm: ArmSection, step: Callable[[], object]) -> torch.dtype:
+def _precision(bench: Bench, label: str, sections: Sections, step: Callable[[], object]) -> torch.dtype:
     """Measure which precision is faster once a run: a resumed one must not choose otherwise."""
-    place = bench.work / "precision" / _slug(arm.name)
+    if not any(isinstance(section, ImageInput) for section in sections.values()):
+        return torch.float32
+    place = bench.work / "precision" / _slug(label)
     if not place.is_file():
         write_atomically(place, str(choose_precision(bench.device, step)).removeprefix("torch."))
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[place.read_text("utf-8")]
 
 
-def _encoders(bench: Bench, sections: Sections, tables: Tables) -> dict[str, encoders.Encoder]:
+def _encoders(bench: Bench, sections: Sections, fitted: Fitted) -> dict[str, encoders.Encoder]:
     """Build fresh encoders: the same initial weights in every fold, and in every arm whose first input is the same."""
     built = {}
     for k, (name, section) in enumerate(sections.items()):
         torch.manual_seed(seed_for(bench.config.seed, "initial weights", *([name] if k else [])))
-        features = len(tables[name].features) if name in tables else 0
+        features = len(fitted[name].features) if name in fitted else 0
         options = _options(section, features)
         if isinstance(section, ImageInput):
             options["weights"] = _weights(bench.folder, section.weights)
@@ -244,14 +379,16 @@ def _encoders(bench: Bench, sections: Sections, tables: Tables) -> dict[str, enc
     return built
 
 
-def _options(section: ImageInput | TableInput, features: int) -> dict[str, Any]:
+def _options(section: AnyInput, features: int) -> dict[str, Any]:
     if isinstance(section, TableInput):
         return {"features": features, **section.options}
+    if isinstance(section, ConnectomeInput):
+        return {"edges": features, **section.options}
     named = {"network": section.network} if section.encoder == "image_timm" else {}
     return {"channels": section.channels, **named, **section.options}
 
 
-def _network_name(section: ImageInput | TableInput) -> str:
+def _network_name(section: AnyInput) -> str:
     timm = isinstance(section, ImageInput) and section.encoder == "image_timm"
     return section.network if timm and isinstance(section, ImageInput) else section.encoder
 
@@ -269,9 +406,17 @@ def _recipe(section: StageSection, config: StudyFile) -> Recipe:
     return Recipe(**section.training(config.training).model_dump())
 
 
-def _material(bench: Bench, inputs: Inputs, train: IntArray, inner: IntArray) -> Material:
-    labels = torch.tensor(bench.label_index, dtype=torch.float32)
-    return Material(inputs, train, labels[train], inner, labels[inner])
+def material_of(bench: Bench, inputs: Inputs, train: IntArray, inner: IntArray) -> Material:
+    """Return what a fold learns from: the inputs, and what a network is taught of the bench's outcomes."""
+    labels = {name: torch.tensor(outcome.values, dtype=torch.float32) for name, outcome in bench.outcomes.items()}
+    return _material(inputs, labels, train, inner)
+
+
+def _material(inputs: Inputs, labels: Mapping[str, torch.Tensor], train: IntArray, inner: IntArray) -> Material:
+    def part(rows: IntArray) -> dict[str, torch.Tensor]:
+        return {name: values[rows] for name, values in labels.items()}
+
+    return Material(inputs, train, part(train), inner, part(inner))
 
 
 def _load_encoders(network: Network, file: Path) -> None:
@@ -291,34 +436,32 @@ def _load_encoders(network: Network, file: Path) -> None:
 
 
 def _run_sources(
-    bench: Bench, arm: ArmSection, sections: Sections, sources: Sources, head: HeadSpec, precision: torch.dtype
+    bench: Bench, arm: ArmSection, sections: Sections, sources: Sources, precision: torch.dtype
 ) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Run the stages on other cohorts once, on pictures alone; arms with the same beginning share them."""
-    pictured = {name: s for name, s in sections.items() if isinstance(s, ImageInput)}
+    """Run the stages on other cohorts once, without tables; arms of the same beginning share them."""
+    carried = {name: s for name, s in sections.items() if not isinstance(s, TableInput)}
     state_file: Path | None = None
     records: list[dict[str, Any]] = []
-    chain: list[Any] = [{n: s.model_dump() for n, s in pictured.items()}, bench.config.seed]
+    chain: list[Any] = [{n: s.model_dump() for n, s in carried.items()}, bench.config.seed]
     for section in bench.config.stages_of(arm):
-        if not section.cohort or not pictured:
+        if not section.cohort or not carried:
             continue
-        cohort, hashes = sources[section.name]
+        source = sources[section.name]
         chain.append(
-            [section.model_dump(), bench.config.training.model_dump(), {c: list(h) for c, h in hashes.items()}]
+            [section.model_dump(), bench.config.training.model_dump(), {c: list(h) for c, h in source.hashes.items()}]
+            + [hashlib.sha256(own.reading.matrices.tobytes()).hexdigest() for own in source.connectomes.values()]
         )
         digest = hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()[:16]
         folder = bench.work / "stages" / f"{_slug(section.name)}-{digest}"
         previous, state_file = state_file, folder / "encoder.safetensors"
         if not (folder / "done.json").is_file():
-            network = Network(_encoders(bench, pictured, {}), {bench.target: head})
+            recipe = _recipe(section, bench.config)
+            stage, material, fitted = _source_stage(bench, section, source, carried, recipe)
+            # the head is no more than a placeholder: the stage brings its own
+            network = Network(_encoders(bench, carried, fitted), {section.name: HeadSpec("softmax", ("no", "yes"))})
             network.to(bench.device).to(memory_format=torch.channels_last)
             if previous is not None:
                 _load_encoders(network, previous)
-            recipe = _recipe(section, bench.config)
-            augmentation, seed = bench.augmentation(section.name)
-            stores = bench.pictures(cohort, hashes, pictured, section.name)
-            stage, material = _source_stage(
-                bench, section, cohort, Inputs(stores, augmentation, seed, bench.device), recipe
-            )
             bench.progress.start(f"{arm.name}: stage {section.name}", recipe.epochs)
             (result,) = run_stages(
                 network,
@@ -336,30 +479,51 @@ def _run_sources(
             }
             write_atomically(state_file, save(state))
             record = _stage_record(
-                section, result.history, result.best_epoch, recipe, previous is not None, _names(pictured)
+                section, result.history, result.best_epoch, recipe, previous is not None, _names(carried)
             )
             record["cases"] = {"train": len(material.train), "inner": len(material.inner)}
+            record["encoder"] = hashlib.sha256(state_file.read_bytes()).hexdigest()
             write_atomically(folder / "done.json", json.dumps(record))
         records.append(json.loads((folder / "done.json").read_text("utf-8")))
     return state_file, records
 
 
 def _source_stage(
-    bench: Bench, section: StageSection, cohort: Cohort, inputs: Inputs, recipe: Recipe
-) -> tuple[Stage, Material]:
+    bench: Bench, section: StageSection, source: Source, carried: Sections, recipe: Recipe
+) -> tuple[Stage, Material, Fitted]:
+    cohort = source.cohort
+    inner = _part_of_patients(cohort, bench.config.validation.inner, seed_for(bench.config.seed, section.name, "inner"))
+    train_rows, inner_rows = np.flatnonzero(~inner), np.flatnonzero(inner)
+    fitted: Fitted = {
+        name: source.connectomes[name].prepared_by(s, train_rows)
+        for name, s in carried.items()
+        if isinstance(s, ConnectomeInput)
+    }
+    applied = {
+        name: preparation.apply(source.connectomes[name].reading, source.connectomes[name].covariates)
+        for name, preparation in fitted.items()
+        if isinstance(preparation, ConnectomePreparation)
+    }
+    augmentation, seed = bench.augmentation(section.name)
+    stores = bench.pictures(cohort, source.hashes, carried, section.name)
+    inputs = Inputs(stores, augmentation, seed, bench.device, applied)
     if section.task == "multilabel":
         labels = torch.tensor(np.stack([_zero_one(cohort, c) for c in section.columns], 1), dtype=torch.float32)
         head = HeadSpec(kind="multilabel", classes=section.columns)
+    elif section.task == "reconstruct":
+        if not applied:
+            raise EncoderError(f"stage '{section.name}' reconstructs connectomes, of which this arm sees none")
+        name, edges = next(iter(applied.items()))
+        labels = torch.from_numpy(edges)
+        head = mirror(encoders.build(carried[name].encoder, **_options(carried[name], edges.shape[1])))
     else:
         values = cohort.labels(section.column)
         classes = tuple(sorted(set(values[values != ""].tolist())))
         index = [classes.index(v) if v else math.nan for v in values.tolist()]
         labels = torch.tensor(index, dtype=torch.float32)
         head = HeadSpec(kind="softmax", classes=classes)
-    inner = _part_of_patients(cohort, bench.config.validation.inner, seed_for(bench.config.seed, section.name, "inner"))
-    train_rows, inner_rows = np.flatnonzero(~inner), np.flatnonzero(inner)
-    stage = Stage(section.name, section.name, head, recipe, bench.config.augment.variants)
-    return stage, Material(inputs, train_rows, labels[train_rows], inner_rows, labels[inner_rows])
+    stage = Stage(section.name, (section.name,), {section.name: head}, recipe, bench.config.augment.variants)
+    return stage, _material(inputs, {section.name: labels}, train_rows, inner_rows), fitted
 
 
 def _zero_one(cohort: Cohort, column: str) -> FloatArray:
@@ -399,7 +563,7 @@ def _stage_record(
         "best_epoch": best,
         "history": list(history),
         "transferred": "all encoder weights of the stage before" if follows else f"starting weights: {weights}",
-        "reset": "the head",
+        "reset": "the heads" if section.task != "reconstruct" else "the head; a decoder is put in its place",
         "recipe": asdict(recipe),
     }
 

@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tenfold.cohort.audit import Audit, audit
+import numpy as np
+from numpy.typing import NDArray
+
+from tenfold.cohort.audit import Audit, audit, joined
+from tenfold.cohort.describe import is_number
 from tenfold.cohort.eligibility import Rule, apply_rules
 from tenfold.cohort.facts import CACHE_FOLDER, FactsCache, look_at
+from tenfold.cohort.findings import one_line
 from tenfold.cohort.manifest import Cohort
-from tenfold.config import ImageInput, StudyFile, TableInput
+from tenfold.cohort.outcomes import Outcome, Target, outcome_for
+from tenfold.config import AnyInput, ConnectomeInput, ImageInput, StudyFile, TableInput, TargetSection
 from tenfold.errors import AuditError, CohortError, StudyError, nearest
+from tenfold.modalities.confounds import Kind
+from tenfold.modalities.connectome import (
+    Covariates,
+    check_connectomes,
+    check_motion,
+    identical,
+    read_connectomes,
+    read_covariates,
+    read_regions,
+)
 from tenfold.modalities.table import Column, read_columns
-from tenfold.study.network_arm import Sources
+from tenfold.study.bench import Connectomes
+from tenfold.study.network_arm import Source, Sources
 from tenfold.study.progress import Progress
 from tenfold.study.results import subgroup_levels
+from tenfold.types import Finding, StrArray
 
 
 def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
@@ -40,12 +60,17 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
         found = {name: ImageInput() for name in cohort.image_columns}
         config = config.model_copy(update={"inputs": found})
     for name, section in config.inputs.items():
-        column = (section.column or name) if isinstance(section, ImageInput) else ""
-        if column and column not in cohort.columns:
-            raise StudyError(
-                f"input '{name}' reads column '{column}', which {cohort.path.name} does not have",
-                do=nearest(column, cohort.columns),
-            )
+        for column in _columns_read(config, name, section):
+            if column not in cohort.columns:
+                raise StudyError(
+                    f"input '{name}' reads column '{column}', which {cohort.path.name} does not have",
+                    do=nearest(column, cohort.columns),
+                )
+    if config.validation.family and config.validation.family not in cohort.columns:
+        raise StudyError(
+            f"families are in column '{config.validation.family}', which {cohort.path.name} does not have",
+            do=nearest(config.validation.family, cohort.columns),
+        )
     for subgroup in config.validation.subgroups:
         if subgroup.column not in cohort.columns:
             raise StudyError(
@@ -57,8 +82,8 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
         for name in (*arm.inputs, *arm.only):
             if name not in config.inputs:
                 raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, config.inputs))
-    joined = config.inputs_of(config.arms[0])
-    if len(joined) > 1:
+    inputs = config.inputs_of(config.arms[0])
+    if len(inputs) > 1:
         alone = {tuple(config.inputs_of(arm)) for arm in config.arms if not arm.model and not arm.combine}
         taken = [arm.name for arm in config.arms]
         owed = [
@@ -69,11 +94,23 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
                     "flaws": (),
                 }
             )
-            for name in joined
+            for name in inputs
             if (name,) not in alone
         ]
         config = config.model_copy(update={"arms": (*config.arms, *owed)})
     return config
+
+
+def _columns_read(config: StudyFile, name: str, section: AnyInput) -> tuple[str, ...]:
+    """Columns of the cohort that an input needs by its own keys; those of tables stand in their dictionary."""
+    if isinstance(section, TableInput):
+        return ()
+    return (section.column or name, *_covariate_columns(config.connectomes(name)))
+
+
+def _covariate_columns(sections: Sequence[ConnectomeInput]) -> tuple[str, ...]:
+    named = [column for s in sections for column in (s.harmonise, *s.keep, *s.confounds, s.motion)]
+    return tuple(dict.fromkeys(column for column in named if column))
 
 
 def image_columns(config: StudyFile) -> list[str]:
@@ -99,11 +136,12 @@ def table_columns(config: StudyFile, cohort: Cohort) -> dict[str, tuple[Column, 
                     do=nearest(column, described),
                 )
         chosen = section.columns or tuple(described)
-        if config.target.column in chosen:
-            raise StudyError(
-                f"input '{name}' contains the outcome itself, column '{config.target.column}'",
-                do=f"take it out of {section.dictionary}, or name the columns that may be used",
-            )
+        for target in config.target:
+            if target.column in chosen:
+                raise StudyError(
+                    f"input '{name}' contains the outcome itself, column '{target.column}'",
+                    do=f"take it out of {section.dictionary}, or name the columns that may be used",
+                )
         found[name] = tuple(described[column] for column in chosen)
     return found
 
@@ -132,42 +170,217 @@ def audited(config: StudyFile, cohort: Cohort, progress: Progress) -> Audit:
 
 
 def _audited(config: StudyFile, cohort: Cohort, left_out: Mapping[str, str], progress: Progress) -> Audit:
+    """Look at everything once for every target."""
     columns = image_columns(config)
     progress.start("audit", len(cohort) * len(columns))
     images = [s.size for s in config.inputs.values() if isinstance(s, ImageInput)]
-    return audit(
-        cohort,
-        target_column=config.target.column,
-        classes=config.target.classes or None,
-        positive=config.target.positive or None,
-        image_columns=columns,
-        folds=config.validation.folds,
-        unreadable=config.cohort.unreadable,
-        two_classes=config.cohort.two_classes,
-        duplicates=config.cohort.duplicates,
-        size=max(images, default=None),
-        tables=table_columns(config, cohort),
-        allowed=[name for s in config.inputs.values() if isinstance(s, TableInput) for name in s.allowed],
-        ineligible=left_out,
-        absent="allow" if len(config.inputs) > 1 else "refuse",
-        progress=lambda done, _: progress.reach(done),
-    )
+    connectomes, noticed = {}, []
+    eligible = np.array([case not in left_out for case in cohort.case.tolist()], bool)
+    for name, section in config.inputs.items():
+        if isinstance(section, ConnectomeInput):
+            connectomes[name], found = looked_at(cohort, name, config.connectomes(name), eligible)
+            noticed += found
+    audits = [
+        audit(
+            cohort,
+            **_target_keys(target),
+            outcomes=[other.column for other in config.target if other is not target],
+            connectomes=connectomes,
+            noticed=noticed,
+            image_columns=columns,
+            folds=config.validation.folds,
+            unreadable=config.cohort.unreadable,
+            two_classes=config.cohort.two_classes,
+            duplicates=config.cohort.duplicates,
+            unlabelled="allow" if len(config.target) > 1 else "refuse",
+            size=max(images, default=None),
+            tables=table_columns(config, cohort),
+            allowed=[name for s in config.inputs.values() if isinstance(s, TableInput) for name in s.allowed],
+            ineligible=left_out,
+            absent="allow" if len(config.inputs) > 1 else "refuse",
+            progress=lambda done, _: progress.reach(done),
+        )
+        for target in config.target
+    ]
+    return joined(audits, [target.called for target in config.target])
 
 
-def source_cohorts(config: StudyFile, folder: Path, own: Audit, progress: Progress) -> Sources:
-    """Read the cohorts of the source stages; a picture of the study's own patients in one of them is refused.
+def _target_keys(target: TargetSection) -> dict[str, Any]:
+    """What `audit` is told of a target."""
+    return {
+        "target_column": target.column,
+        "name": target.name,
+        "kind": target.kind,
+        "classes": target.classes or None,
+        "positive": target.positive or None,
+        "below": target.below,
+        "above": target.above,
+    }
+
+
+def outcomes_of(config: StudyFile, cohort: Cohort) -> dict[str, Outcome]:
+    """Read every target of a cohort that passed the audit."""
+    targets = [Target(**section.model_dump()) for section in config.target]
+    return {target.called: outcome_for(cohort, target, unlabelled="allow") for target in targets}
+
+
+def looked_at(
+    cohort: Cohort, name: str, sections: Sequence[ConnectomeInput], eligible: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], list[Finding]]:
+    """Read the connectomes of a cohort for what is wrong with them.
+
+    Args:
+        cohort: The cohort.
+        name: The input.
+        sections: As `StudyFile.connectomes` gives them.
+        eligible: (n,) whose are looked at.
+
+    Returns:
+        (n,) whether a case has a connectome, be it a wrong one; and the findings.
+    """
+    section = sections[0]
+    column = section.column or name
+    files = [path if looked else None for path, looked in zip(cohort.paths(column), eligible.tolist(), strict=True)]
+    named = np.array([path is not None for path in files])
+    faults: dict[int, CohortError] = {}
+    try:
+        reading = read_connectomes(
+            files,
+            holds=section.holds,
+            measure=section.measure,
+            regions=_regions(cohort, section),
+            place=lambda i: cohort.place(i, column),
+            faults=faults,
+        )
+    except CohortError as error:
+        if not faults:
+            return named, [Finding("refusal", "connectome", one_line(error), column=column)]
+        reading = None
+    found = [
+        Finding("refusal", "connectome", one_line(error), (str(cohort.case[i]),), (str(cohort.patient[i]),), column)
+        for i, error in faults.items()
+    ]
+    if reading is not None:
+        odd = check_connectomes(reading.matrices, reading.silent, reading.regions, reading.sources)
+        found += [replace(finding, column=column) for finding in odd]
+    beside, wrong = _covariates(cohort, sections)
+    found += wrong
+    for needed in _covariate_columns([s.model_copy(update={"motion": ""}) for s in sections]):
+        found += [
+            Finding(
+                "refusal",
+                "covariate",
+                f"{cohort.place(i, needed)}: the cell is empty, but the {name} is adjusted for it.",
+                (str(cohort.case[i]),),
+                (str(cohort.patient[i]),),
+                needed,
+            )
+            for i in np.flatnonzero(named & (cohort.labels(needed) == "")).tolist()
+        ]
+    if beside is not None and section.motion and section.most_motion is not None:
+        moved = np.where(eligible, np.asarray(beside.columns[section.motion], np.float64), 0.0)
+        found += check_motion(moved, section.most_motion, beside.sources, section.motion)
+    return named, found
+
+
+def connectomes_of(config: StudyFile, cohort: Cohort) -> dict[str, Connectomes]:
+    """Read every input of connectomes of a cohort.
 
     Raises:
-        Refusal: A cohort cannot be read, lacks a column, or shares a picture with the study.
+        CohortError: A file is wrong; those of the study's own patients have passed the audit.
+    """
+    found = {}
+    for name, section in config.inputs.items():
+        if isinstance(section, ConnectomeInput):
+            column = section.column or name
+            reading = read_connectomes(
+                cohort.paths(column),
+                holds=section.holds,
+                measure=section.measure,
+                regions=_regions(cohort, section),
+                place=lambda i, column=column: cohort.place(i, column),  # type: ignore[misc]
+            )
+            beside, wrong = _covariates(cohort, config.connectomes(name))
+            if wrong:
+                raise CohortError(wrong[0].message)
+            found[name] = Connectomes(reading, beside)
+    return found
+
+
+def connectome_hashes(config: StudyFile, cohort: Cohort) -> list[str]:
+    """SHA-256 of every connectome, case by case and input by input; those that are missing are the audit's to find."""
+    return [
+        _sha256(path)
+        for name, section in config.inputs.items()
+        if isinstance(section, ConnectomeInput)
+        for path in cohort.paths(section.column or name)
+        if path is not None and path.is_file()
+    ]
+
+
+def _regions(cohort: Cohort, section: ConnectomeInput) -> tuple[str, ...]:
+    return read_regions(cohort.folder / section.regions) if section.regions else ()
+
+
+def _covariates(cohort: Cohort, sections: Sequence[ConnectomeInput]) -> tuple[Covariates | None, list[Finding]]:
+    """What harmonisation, regression and the limit of motion need; a column of numbers is one of numbers."""
+    columns, sites = _covariate_columns(sections), {section.harmonise for section in sections}
+    kinds: dict[str, Kind] = {
+        column: "number" if column not in sites and _of_numbers(cohort.labels(column)) else "category"
+        for column in columns
+    }
+    if sections[0].motion:
+        kinds[sections[0].motion] = "number"
+    try:
+        cells = {column: cohort.labels(column).tolist() for column in columns}
+        return (read_covariates(cells, kinds, place=cohort.place) if columns else None), []
+    except CohortError as error:
+        return None, [Finding("refusal", "covariate", one_line(error))]
+
+
+def _of_numbers(cells: StrArray) -> bool:
+    """Whether a column is one of numbers: a single word in it is then refused, and makes no categories of the rest."""
+    filled = [is_number(cell) for cell in cells.tolist() if cell]
+    return 2 * sum(filled) >= len(filled)
+
+
+def kept_together(cohort: Cohort, groups: Mapping[str, str], family: str) -> dict[str, str]:
+    """Join the groups of the audit and the families of a column: patient -> the group that no split divides."""
+    if not family:
+        return dict(groups)
+    leader = {patient: patient for patient in cohort.patient.tolist()}
+
+    def first(patient: str) -> str:
+        while leader[patient] != patient:
+            patient = leader[patient]
+        return patient
+
+    for belongs in (groups, dict(zip(cohort.patient.tolist(), cohort.labels(family).tolist(), strict=True))):
+        met: dict[str, str] = {}
+        for patient, group in belongs.items():
+            if group and patient in leader:
+                leader[first(patient)] = first(met.setdefault(group, patient))
+    return {patient: first(patient) for patient in leader}
+
+
+def source_cohorts(config: StudyFile, folder: Path, own_cohort: Cohort, own: Audit, progress: Progress) -> Sources:
+    """Read the cohorts of the source stages; a patient, picture or connectome of the study's own is refused there.
+
+    Raises:
+        Refusal: A cohort cannot be read, lacks a column, or shares a patient with the study.
     """
     own_hashes = {str(h) for h in own.facts["sha256"]} if len(own.facts) else set()
     columns = image_columns(config)
-    sources: dict[str, tuple[Cohort, Mapping[str, Sequence[str]]]] = {}
+    beside = [
+        c for n, s in config.inputs.items() if isinstance(s, ConnectomeInput) for c in _columns_read(config, n, s)
+    ]
+    own_connectomes = connectomes_of(config, own_cohort)
+    sources: dict[str, Source] = {}
     for stage in config.stages:
         if not stage.cohort:
             continue
         cohort = Cohort.read(folder / stage.cohort)
-        for name in (*columns, *stage.columns, *filter(None, [stage.column])):
+        for name in (*columns, *beside, *stage.columns, *filter(None, [stage.column])):
             if name not in cohort.columns:
                 raise CohortError(
                     f"stage '{stage.name}' needs column '{name}'",
@@ -195,8 +408,47 @@ def source_cohorts(config: StudyFile, folder: Path, own: Audit, progress: Progre
                 expected="a source cohort that shares no patient with the patients to be tested on",
                 do=f"take them out of {stage.cohort}",
             )
-        sources[stage.name] = (cohort, hashes)
+        connectomes = connectomes_of(config, cohort)
+        _refuse_shared_connectomes(stage.name, stage.cohort, own_cohort, cohort, own_connectomes, connectomes)
+        sources[stage.name] = Source(cohort, hashes, connectomes)
     return sources
+
+
+def _refuse_shared_connectomes(
+    stage: str,
+    file: str,
+    own: Cohort,
+    other: Cohort,
+    of_own: Mapping[str, Connectomes],
+    of_other: Mapping[str, Connectomes],
+) -> None:
+    """Refuse a subject who is in both cohorts, by identifier or by connectome."""
+    if not of_own:
+        return
+    shared = sorted(set(own.patient.tolist()) & set(other.patient.tolist()))
+    if shared:
+        raise AuditError(
+            f"{len(shared)} subjects of stage '{stage}' are also patients of the study, {shared[0]} among them",
+            expected="a source cohort that shares no patient with the patients to be tested on",
+            do=f"take them out of {file}; where an identifier means another person there, give it a prefix",
+        )
+    for name, mine in of_own.items():
+        if mine.reading.regions != of_other[name].reading.regions:
+            raise AuditError(
+                f"stage '{stage}' has {len(of_other[name].reading.regions)} regions, the study's own connectomes "
+                f"{len(mine.reading.regions)}, or they bear other names",
+                expected="one atlas in all stages, regions in the same order",
+                where=file,
+            )
+        n = len(mine.reading)
+        for i, j in identical(np.concatenate([mine.reading.matrices, of_other[name].reading.matrices])):
+            if i < n <= j:
+                raise AuditError(
+                    f"patient {own.patient[i]} and subject {other.patient[j - n]} of stage '{stage}' have the same "
+                    "connectome",
+                    expected="a source cohort that shares no patient with the patients to be tested on",
+                    do=f"take that subject out of {file}",
+                )
 
 
 def external_cohorts(config: StudyFile, folder: Path, own: Cohort, found: Audit) -> dict[str, Cohort]:

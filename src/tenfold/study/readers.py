@@ -67,7 +67,7 @@ def write_reader_study(folder: Path, ratings: Path, *, called_from: float | None
         {str(part.case[i]): part.label[i] == positive for i in first if part.label[i]},
         patients={str(part.case[i]): str(part.patient[i]) for i in first},
         called_from=called_from,
-        threshold=_threshold(place, str(run["proposed"])),
+        threshold=_threshold(place, str(run["target"]["name"]), str(run["proposed"])),
     )
     path = place / READERS_FILE
     write_json(path, {"split": split, "arm": run["proposed"], "positive": positive, **result})
@@ -88,10 +88,10 @@ def _finished(place: Path) -> dict[str, Any]:
     return run
 
 
-def _threshold(place: Path, arm: str) -> float | None:
+def _threshold(place: Path, target: str, arm: str) -> float | None:
     """Read the frozen operating point of all fold models together."""
     with (place / "operating_points.csv").open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
-            if (row["arm"], row["repeat"], row["fold"]) == (arm, "-1", "-1"):
+            if (row.get("target", target), row["arm"], row["repeat"], row["fold"]) == (target, arm, "-1", "-1"):
                 return float(row["threshold"])
     return None

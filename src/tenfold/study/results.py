@@ -9,18 +9,20 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tenfold.cohort.manifest import Cohort, Labels
+from tenfold.cohort.outcomes import Outcome
 from tenfold.config import SubgroupSection
 from tenfold.errors import StudyError
 from tenfold.modalities.table import Column
 from tenfold.stats import conformal
 from tenfold.stats.compare import compare_arms
+from tenfold.stats.correlation import score_correlation
 from tenfold.stats.curves import curves
 from tenfold.stats.evaluate import evaluate, per_fold
 from tenfold.stats.sample_size import auc_width, r2_from_auc, riley_binary, validation_size
@@ -32,14 +34,35 @@ Place = tuple[str, int, int]
 """Arm, repeat, fold; the two numbers are -1 for all fold models together."""
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is known of one target when statistics begin.
+
+    Attributes:
+        positive: The class to be detected.
+        points: Operating point of every arm, repeat and fold.
+        reference: The arm that the others are compared with.
+        scores: Case -> the score that was cut, for its correlation with what is predicted; none of classes.
+        upwards: Whether a higher score goes with yes.
+    """
+
+    positive: str
+    points: Mapping[Place, OperatingPoint]
+    reference: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    upwards: bool = True
+
+    @property
+    def thresholds(self) -> dict[Place, float]:
+        """The operating points' thresholds."""
+        return {place: point.threshold for place, point in self.points.items()}
+
+
 def write_statistics(
     folder: Path,
-    table: PredictionTable,
+    tables: Mapping[str, PredictionTable],
+    told: Mapping[str, Told],
     *,
-    target: str,
-    positive: str,
-    points: Mapping[Place, OperatingPoint],
-    reference: str,
     bootstraps: int,
     seed: int,
     net_benefit_at: float | None,
@@ -49,67 +72,66 @@ def write_statistics(
 
     Args:
         folder: The run.
-        table: Predictions of one split.
-        target: Name of the target.
-        positive: The class to be detected.
-        points: Operating point of every arm, repeat and fold.
-        reference: The arm that the others are compared with.
+        tables: By target, predictions of one split.
+        told: By target.
         bootstraps: Resamples.
         seed: Of the resamples.
         net_benefit_at: Threshold probability of the net benefit in the tables.
         suffix: Appended to the files' names, for example "_holdout".
 
     Returns:
-        What evaluation.json holds for this target, by arm and metric.
+        What evaluation.json holds: target, arm, metric.
     """
-    thresholds = {place: point.threshold for place, point in points.items()}
-    common: dict[str, Any] = {"positive": positive, "thresholds": thresholds}
-    estimates = evaluate(table, **common, bootstraps=bootstraps, seed=seed, net_benefit_at=net_benefit_at)
-    evaluation = {arm: {m: e.to_dict() for m, e in metrics.items()} for arm, metrics in estimates.items()}
-    write_json(folder / f"evaluation{suffix}.json", {target: evaluation})
-    comparisons = compare_arms(
-        table, **common, reference=reference, bootstraps=bootstraps, seed=seed, net_benefit_at=net_benefit_at
-    )
-    write_json(folder / f"comparisons{suffix}.json", {target: [c.to_dict() for c in comparisons]})
-    write_json(folder / f"folds{suffix}.json", {target: per_fold(table, positive=positive)})
-    write_json(
-        folder / f"curves{suffix}.json",
-        {target: curves(table, **common, bootstraps=min(bootstraps, 500), seed=seed)},
-    )
-    return evaluation
+    files: dict[str, dict[str, Any]] = {"evaluation": {}, "comparisons": {}, "folds": {}, "curves": {}}
+    for target, table in tables.items():
+        about = told[target]
+        common: dict[str, Any] = {"positive": about.positive, "thresholds": about.thresholds}
+        drawn: dict[str, Any] = {"bootstraps": bootstraps, "seed": seed, "net_benefit_at": net_benefit_at}
+        estimates = evaluate(table, **common, **drawn)
+        found = {arm: {m: e.to_dict() for m, e in metrics.items()} for arm, metrics in estimates.items()}
+        if about.scores:
+            for arm, metrics in found.items():
+                own = table.select(arm=arm)
+                metrics["pearson_r"] = score_correlation(
+                    own, about.scores, positive=about.positive, upwards=about.upwards, bootstraps=bootstraps, seed=seed
+                ).to_dict()
+        files["evaluation"][target] = found
+        comparisons = compare_arms(table, **common, reference=about.reference, **drawn)
+        files["comparisons"][target] = [c.to_dict() for c in comparisons]
+        files["folds"][target] = per_fold(table, positive=about.positive)
+        files["curves"][target] = curves(table, **common, bootstraps=min(bootstraps, 500), seed=seed)
+    for name, content in files.items():
+        write_json(folder / f"{name}{suffix}.json", content)
+    return files["evaluation"]
 
 
-def write_subgroups(
-    path: Path,
+def subgroups_of(
     table: PredictionTable,
     cohort: Cohort,
     columns: Sequence[SubgroupSection],
+    told: Told,
     *,
-    positive: str,
-    points: Mapping[Place, OperatingPoint],
     bootstraps: int,
     seed: int,
-) -> None:
-    """Evaluate one arm in the parts of the patients that the study names, and write what differs between them.
+) -> dict[str, Any]:
+    """Evaluate one arm in the parts of the patients that the study names: what differs between them, by column.
 
     Raises:
         StudyError: A column that is to be cut holds no numbers.
     """
-    thresholds = {place: point.threshold for place, point in points.items()}
     found = {}
     for section in columns:
         groups, levels = subgroup_levels(cohort, section)
         found[section.column] = subgroup_metrics(
             table,
             groups,
-            positive=positive,
-            thresholds=thresholds,
+            positive=told.positive,
+            thresholds=told.thresholds,
             levels=levels,
             bootstraps=bootstraps,
             seed=seed,
         ).to_dict()
-    if found:
-        write_json(path, found)
+    return found
 
 
 def subgroup_levels(cohort: Cohort, section: SubgroupSection) -> tuple[dict[str, str], list[str] | None]:
@@ -135,21 +157,21 @@ def subgroup_levels(cohort: Cohort, section: SubgroupSection) -> tuple[dict[str,
     return dict(zip(cohort.case.tolist(), labels, strict=True)), list(names)
 
 
-def write_conformal(path: Path, table: PredictionTable, alpha: float) -> PredictionSets:
-    """Fit prediction sets on out-of-fold predictions of one arm, and write what they realise.
+def conformal_of(table: PredictionTable, alpha: float) -> tuple[PredictionSets, dict[str, Any]]:
+    """Fit prediction sets on out-of-fold predictions of one arm.
 
     A bundle's answer is the mean over fold models, which is not quite exchangeable with the out-of-fold scores that
     the sets are made from: nearer to the truth on average, so that the promise errs on the safe side.
 
     Returns:
-        The sets for the bundle.
+        The sets for the bundle, and what they realise, fit for JSON.
     """
     # one prediction a case: repeats would count every patient several times
     first = table.where(table.repeat == 0)
     labels = np.array([first.classes.index(label) for label in first.label.tolist()], np.int64)
     fitted = conformal.fit(first.probabilities, labels, classes=table.classes, alpha=alpha)
-    write_json(path, {**fitted.to_dict(), **conformal.realised_out_of_fold(table, alpha=alpha).to_dict()})
-    return PredictionSets(alpha, tuple(max(0.0, 1 - q - 1e-9) for q in fitted.quantiles))
+    sets = PredictionSets(alpha, tuple(max(0.0, 1 - q - 1e-9) for q in fitted.quantiles))
+    return sets, {**fitted.to_dict(), **conformal.realised_out_of_fold(table, alpha=alpha).to_dict()}
 
 
 def sample_size(labels: Labels, tables: Mapping[str, Sequence[Column]], expected_auc: float) -> dict[str, Any]:
@@ -175,12 +197,31 @@ def sample_size(labels: Labels, tables: Mapping[str, Sequence[Column]], expected
     }
 
 
-def write_points(path: Path, points: Mapping[Place, OperatingPoint]) -> None:
-    """Write operating_points.csv: one row an arm, repeat and fold."""
+def described_outcome(outcome: Outcome) -> dict[str, Any]:
+    """Return what run.json says of a target."""
+    labels, target = outcome.labels, outcome.target
+    return {
+        "name": target.called,
+        "column": target.column,
+        "kind": target.kind,
+        "levels": outcome.levels,
+        "below": target.below,
+        "above": target.above,
+        "classes": labels.classes,
+        "positive": labels.positive,
+        "known": int(labels.known.sum()),
+        "positives": int((labels.values == labels.positive).sum()),
+    }
+
+
+def write_points(path: Path, points: Mapping[str, Mapping[Place, OperatingPoint]]) -> None:
+    """Write operating_points.csv: one row a target, arm, repeat and fold."""
     rows = (
-        {"arm": arm, "repeat": repeat, "fold": fold, **asdict(point)} for (arm, repeat, fold), point in points.items()
+        {"target": target, "arm": arm, "repeat": repeat, "fold": fold, **asdict(point)}
+        for target, own in points.items()
+        for (arm, repeat, fold), point in own.items()
     )
-    write_table(path, ("arm", "repeat", "fold", "threshold", "rule", "n", "chosen_on"), rows)
+    write_table(path, ("target", "arm", "repeat", "fold", "threshold", "rule", "n", "chosen_on"), rows)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -17,12 +17,12 @@ class Run:
     Attributes:
         folder: Where everything lies.
         evaluation: What evaluation.json holds: target, arm, metric.
-        predictions: All predictions of the target.
+        predictions: All predictions, by target.
     """
 
     folder: Path
     evaluation: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
-    predictions: PredictionTable
+    predictions: Mapping[str, PredictionTable]
 
     @property
     def report(self) -> Path:

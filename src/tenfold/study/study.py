@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ import torch
 
 from tenfold.cohort.audit import Audit
 from tenfold.cohort.audit_tables import table_reading
-from tenfold.cohort.eligibility import cohort_summary
-from tenfold.cohort.manifest import Cohort, Labels, labels_for
+from tenfold.cohort.eligibility import summary_of_targets
+from tenfold.cohort.manifest import Cohort
 from tenfold.cohort.split import make_splits, write_splits
 from tenfold.config import ArmSection, StudyFile, parse_study, read_study, write_study
 from tenfold.errors import OutputError, Refusal
 from tenfold.modalities.table import Column
 from tenfold.report.page import write_report
+from tenfold.study import resampling
 from tenfold.study.arms import FittedArm, predict_holdout
 from tenfold.study.bench import Bench
 from tenfold.study.bundling import write_bundle
@@ -45,9 +46,13 @@ from tenfold.study.network_arm import FoldNetworks, Sources, altered_arms, check
 from tenfold.study.preparing import (
     audited,
     complete,
+    connectome_hashes,
+    connectomes_of,
     external_cohorts,
     hashes_by_column,
     image_columns,
+    kept_together,
+    outcomes_of,
     source_cohorts,
     table_columns,
 )
@@ -55,11 +60,13 @@ from tenfold.study.progress import Progress
 from tenfold.study.readers import write_reader_study
 from tenfold.study.results import (
     Place,
+    Told,
+    conformal_of,
+    described_outcome,
     sample_size,
-    write_conformal,
+    subgroups_of,
     write_points,
     write_statistics,
-    write_subgroups,
 )
 from tenfold.study.run import Run
 from tenfold.study.table_arm import fit_table_model
@@ -113,13 +120,16 @@ class Study:
         external_cohorts(config, self.folder, cohort, found)
         return found
 
-    def sample_size(self, found: Audit) -> dict[str, Any] | None:
-        """Return what the cohort can show, before a patient is spent; None where the outcomes cannot be had."""
-        if found.labels is None or len(set(found.labels.values[found.labels.known].tolist())) < 2:
-            return None
+    def sample_size(self, found: Audit) -> dict[str, Any]:
+        """Return what the cohort can show, before a patient is spent, by target; none where outcomes cannot be had."""
         cohort = self.cohort()
         config = complete(self.config, cohort)
-        return sample_size(found.labels, table_columns(config, cohort), config.validation.expected_auc)
+        columns = table_columns(config, cohort)
+        return {
+            target: sample_size(labels, columns, config.validation.expected_auc)
+            for target, labels in found.labels.items()
+            if len(set(labels.values[labels.known].tolist())) > 1
+        }
 
     def run(
         self,
@@ -163,21 +173,20 @@ class Study:
         with clock("audit"):
             found = audited(config, cohort, progress)
             found.raise_if_refused()
-            assert found.labels is not None
-            sources = source_cohorts(config, self.folder, found, progress)
+            kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
+            sources = source_cohorts(config, self.folder, kept, found, progress)
             external = external_cohorts(config, self.folder, cohort, found)
-        kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
-        labels = _labels(kept, config)
+        outcomes = outcomes_of(config, kept)
         holdout, splits = make_splits(
             kept,
-            labels.values,
+            *(outcome.labels.values for outcome in outcomes.values()),
             folds=config.validation.folds,
             repeats=config.validation.repeats,
             inner=config.validation.inner,
             holdout=config.validation.holdout,
             by="site" if config.validation.by == "site" else "patient",
             leave_one_site_out=config.validation.by == "leave_one_site_out",
-            groups=found.groups,
+            groups=kept_together(kept, found.groups, config.validation.family),
             seed=config.seed,
         )
 
@@ -188,24 +197,23 @@ class Study:
                 shutil.copyfile(self.author, out / "author.toml")
             found.write_findings(out / "findings.csv")
             write_splits(out / "splits.csv", kept, holdout, splits)
+            variables = [column for described in columns.values() for column in described]
             write_json(
                 out / "cohort.json",
-                cohort_summary(
-                    cohort,
-                    found.labels,
-                    excluded=found.excluded,
-                    holdout=holdout,
-                    variables=[column for described in columns.values() for column in described],
-                ),
+                summary_of_targets(cohort, found.labels, excluded=found.excluded, holdout=holdout, variables=variables),
             )
-            write_json(out / "sample_size.json", sample_size(labels, columns, config.validation.expected_auc))
+            expected = config.validation.expected_auc
+            sizes = {name: sample_size(outcome.labels, columns, expected) for name, outcome in outcomes.items()}
+            write_json(out / "sample_size.json", sizes)
             bench = Bench(
                 config=config,
                 folder=self.folder,
                 cohort=kept,
-                labels=labels,
+                outcomes=outcomes,
+                target=next(iter(outcomes)),
                 hashes=hashes_by_column(found, kept, image_columns(config)),
                 tables={name: table_reading(kept, cs) for name, cs in columns.items()},
+                connectomes=connectomes_of(config, kept),
                 splits=splits,
                 holdout=holdout,
                 work=out / ".work",
@@ -218,50 +226,64 @@ class Study:
                     arms.fit(arm)
             proposed, networks = arms.fitted[config.arms[0].name], arms.networks
             assert networks is not None
-            points = arms.points
-            write_points(out / "operating_points.csv", points)
+            write_points(out / "operating_points.csv", arms.points)
 
             with clock("statistics"):
                 progress.start("statistics", 1)
-                table = PredictionTable.concatenate(arms.predictions)
-                statistics: dict[str, Any] = {
-                    "target": bench.target,
-                    "positive": labels.positive,
-                    "points": points,
-                    "reference": proposed.name,
-                    "bootstraps": config.validation.bootstraps,
-                    "seed": config.seed,
-                    "net_benefit_at": config.validation.net_benefit_at,
-                }
-                evaluation = write_statistics(out, table, **statistics)
-                own = table.select(arm=proposed.name)
-                write_subgroups(
-                    out / "subgroups.json",
-                    own,
-                    kept,
-                    config.validation.subgroups,
-                    **{key: statistics[key] for key in ("positive", "points", "bootstraps", "seed")},
-                )
-                conformal = write_conformal(out / "conformal.json", own, config.validation.conformal_alpha)
+                told = {name: _told(bench.of(name), arms.points[name], config.arms[0].name) for name in outcomes}
+                drawn: dict[str, Any] = {"bootstraps": config.validation.bootstraps, "seed": config.seed}
+                statistics = {**drawn, "net_benefit_at": config.validation.net_benefit_at}
+                tables = {name: PredictionTable.concatenate(found) for name, found in arms.predictions.items()}
+                evaluation = write_statistics(out, tables, told, **statistics)
+                own = {name: table.select(arm=config.arms[0].name) for name, table in tables.items()}
+                if config.validation.subgroups:
+                    parts = {
+                        name: subgroups_of(table, kept, config.validation.subgroups, told[name], **drawn)
+                        for name, table in own.items()
+                    }
+                    write_json(out / "subgroups.json", parts)
+                alpha = config.validation.conformal_alpha
+                conformal = {name: conformal_of(table, alpha) for name, table in own.items()}
+                write_json(out / "conformal.json", {name: realised for name, (_, realised) in conformal.items()})
                 progress.advance()
+            with clock("optimism, permutations, learning curve"):
+                optimism = {name: asdict(one) for name, one in resampling.optimism(bench, proposed).items()}
+                write_json(out / "optimism.json", optimism)
+                permuted: dict[str, dict[str, Any]] = {}
+                if config.validation.permutations:
+                    permuted = resampling.described(
+                        resampling.permutations(bench, proposed, networks), config.arms[0].name
+                    )
+                    write_json(out / "permutations.json", permuted)
+                if config.validation.learning_curve:
+                    curve = resampling.learning_curve(bench, proposed, networks)
+                    write_json(out / "learning_curve.json", resampling.described_curve(curve))
 
             opened = []
             if holdout:
                 with clock("hold-out"):
                     # every decision is on disk by now: operating_points.csv was written above
                     opened.append({"what": HOLDOUT, "when": _now(), "cases": len(holdout)})
-                    aside = PredictionTable.concatenate([predict_holdout(bench, a) for a in arms.fitted.values()])
-                    write_statistics(out, aside, **statistics, suffix="_holdout")
-                    table = PredictionTable.concatenate([table, aside])
-            table.write(out / "predictions" / f"{bench.target}.csv")
+                    aside = {
+                        name: PredictionTable.concatenate(
+                            [predict_holdout(bench.of(name), own[name]) for own in arms.fitted.values() if name in own]
+                        )
+                        for name in outcomes
+                    }
+                    write_statistics(out, aside, told, **statistics, suffix="_holdout")
+                    tables = {name: PredictionTable.concatenate([t, aside[name]]) for name, t in tables.items()}
+            for name, table in tables.items():
+                table.write(out / "predictions" / f"{name}.csv")
 
             with clock("explanations"):
                 write_explanations(out, bench, proposed, networks)
+            described = [described_outcome(outcome) for outcome in outcomes.values()]
+            first = proposed[bench.target]
             run = {
                 "status": "done",
                 "tenfold": importlib.metadata.version("tenfold"),
                 "kind": "run",
-                "title": config.title or f"{bench.target} from {', '.join(config.inputs)}",
+                "title": config.title or f"{', '.join(outcomes)} from {', '.join(config.inputs)}",
                 "system": config.system,
                 "preset": config.preset,
                 "seed": config.seed,
@@ -269,7 +291,7 @@ class Study:
                 "command": shown_command(),
                 "device": _device_name(chosen),
                 "threads": used_threads,
-                "precision": proposed.record["precision"],
+                "precision": first.record["precision"],
                 "decoded": sum(bench.decoded),
                 "versions": recorded_versions(),
                 "hashes": {
@@ -277,26 +299,29 @@ class Study:
                     "cohort": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
                     "images": digest(sorted(h for c in bench.hashes.values() for h in c)),
                 },
-                "target": {
-                    "name": bench.target,
-                    "column": config.target.column,
-                    "classes": labels.classes,
-                    "positive": labels.positive,
-                },
-                "proposed": proposed.name,
-                "operating_rule": points[(proposed.name, -1, -1)].rule,
+                "targets": described,
+                "target": described[0],
+                "proposed": first.name,
+                "operating_rule": first.points[(first.name, -1, -1)].rule,
                 "validation": config.validation.model_dump(),
                 "inputs": {name: section.model_dump() for name, section in config.inputs.items()},
                 "simulated": truth_of(cohort),
                 "arms": arms.records,
-                "stages": {name: arm.stages for name, arm in arms.fitted.items()},
+                "stages": {name: next(iter(own.values())).stages for name, own in arms.fitted.items()},
                 "opened": opened,
             }
             with clock("bundle"):
                 # what a run that was killed right here left behind is whole, but not this run's last word
                 shutil.rmtree(out / "bundle", ignore_errors=True)
                 run["hashes"]["bundle"] = write_bundle(
-                    out / "bundle", bench, proposed, networks, run, evaluation, conformal
+                    out / "bundle",
+                    bench,
+                    proposed,
+                    networks,
+                    run,
+                    evaluation,
+                    {name: sets for name, (sets, _) in conformal.items()},
+                    permuted,
                 )
             for section in config.external:
                 with clock(f"external {section.name}"):
@@ -318,7 +343,7 @@ class Study:
             write_json(out / "run.json", run)
             write_report(out)
             shutil.rmtree(bench.work, ignore_errors=True)
-        return Run(out, {bench.target: evaluation}, table)
+        return Run(out, evaluation, tables)
 
 
 class _Arms:
@@ -327,9 +352,9 @@ class _Arms:
     def __init__(self, bench: Bench, sources: Sources) -> None:
         self._bench, self._sources = bench, sources
         self.networks: FoldNetworks | None = None
-        self.fitted: dict[str, FittedArm] = {}
-        self.predictions: list[PredictionTable] = []
-        self.points: dict[Place, OperatingPoint] = {}
+        self.fitted: dict[str, dict[str, FittedArm]] = {}
+        self.predictions: dict[str, list[PredictionTable]] = {target: [] for target in bench.outcomes}
+        self.points: dict[str, dict[Place, OperatingPoint]] = {target: {} for target in bench.outcomes}
         self.records: dict[str, dict[str, Any]] = {}
 
     def fit(self, arm: ArmSection) -> None:
@@ -347,40 +372,48 @@ class _Arms:
             self._bench.progress.say(f"arm {arm.name} failed: {reason}")
             return
         self.fitted[arm.name] = fitted
-        self.predictions.append(fitted.predictions)
-        self.points |= fitted.points
-        self.records[arm.name] = fitted.record
-        if proposed and self.networks is not None:
-            for name, (predictions, points) in altered_arms(self._bench, fitted, self.networks).items():
-                self.predictions.append(predictions)
-                self.points |= points
-                self.records[name] = {**fitted.record, "kind": "altered", "seconds": 0.0}
+        self.records[arm.name] = next(iter(fitted.values())).record
+        for target, own in fitted.items():
+            self.predictions[target].append(own.predictions)
+            self.points[target] |= own.points
+            if proposed and self.networks is not None:
+                for name, (predictions, points) in altered_arms(self._bench.of(target), own, self.networks).items():
+                    self.predictions[target].append(predictions)
+                    self.points[target] |= points
+                    self.records[name] = {**own.record, "kind": "altered", "seconds": 0.0}
 
-    def _fit(self, arm: ArmSection, proposed: bool) -> FittedArm:
+    def _fit(self, arm: ArmSection, proposed: bool) -> dict[str, FittedArm]:
+        """Return the arm as each target sees it."""
+        bench, targets = self._bench, tuple(self._bench.outcomes)
         if arm.model:
-            return fit_table_model(self._bench, arm)
+            return {target: fit_table_model(bench.of(target), arm) for target in targets}
         if arm.combine:
             lacking = [name for name in arm.combine if name not in self.fitted]
             if lacking:
                 raise Refusal(f"it combines '{lacking[0]}', which failed")
-            return fit_late(self._bench, arm, self.fitted)
-        fitted, networks = fit_networks(self._bench, arm, self._sources, alter=proposed)
+            return {
+                target: fit_late(bench.of(target), arm, {name: self.fitted[name][target] for name in arm.combine})
+                for target in targets
+            }
+        if arm.single and len(targets) > 1:
+            alone = [fit_networks(bench.only(target), arm, self._sources, alter=False)[0] for target in targets]
+            return {target: own[target] for target, own in zip(targets, alone, strict=True)}
+        fitted, networks = fit_networks(bench, arm, self._sources, alter=proposed)
         if proposed:
             self.networks = networks
         return fitted
 
 
-def _labels(cohort: Cohort, config: StudyFile) -> Labels:
-    return labels_for(
-        cohort,
-        column=config.target.column,
-        classes=config.target.classes or None,
-        positive=config.target.positive or None,
-    )
+def _told(bench: Bench, points: Mapping[Place, OperatingPoint], reference: str) -> Told:
+    """What statistics must know of the target that is looked at."""
+    outcome = bench.outcome
+    scores = {} if outcome.levels else dict(zip(bench.cohort.case.tolist(), outcome.values.tolist(), strict=True))
+    return Told(bench.labels.positive, points, reference, scores, upwards=outcome.target.below is None)
 
 
 def _study_digest(config: StudyFile, cohort: Cohort, columns: Mapping[str, tuple[Column, ...]]) -> str:
-    return digest([config.model_dump_json(), cohort.table.to_csv(index=False), repr(columns)])
+    files = connectome_hashes(config, cohort)
+    return digest([config.model_dump_json(), cohort.table.to_csv(index=False), repr(columns), *files])
 
 
 def _now() -> str:

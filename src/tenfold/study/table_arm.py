@@ -1,4 +1,4 @@
-"""An arm that is a model of one table: a forest, boosted trees, a support vector machine.
+"""An arm that is a model of one table or of connectomes: a forest, boosted trees, a support vector machine.
 
 It must not know networks or pictures.
 """
@@ -6,23 +6,27 @@ It must not know networks or pictures.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from tenfold.config import ArmSection
+from tenfold.modalities.table import TablePreparation
 from tenfold.study.arms import FittedArm, FoldScores, finished, parts_of
-from tenfold.study.bench import Bench
+from tenfold.study.bench import Bench, Fitted
 from tenfold.training.classical import ClassicalFit, fit_classical, takes_nan
 from tenfold.training.device import seed_for
 from tenfold.types import FloatArray, IntArray
 
+Design = Callable[[], FloatArray]
+
 
 def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
-    """Fit a model of one table in all folds, its settings chosen on inner folds of the training part.
+    """Fit a model in all folds for the target that is looked at, its settings chosen on inner folds of training parts.
 
     Args:
         bench: What all arms share.
-        arm: Which model, and which table.
+        arm: Which model, and which table or connectomes.
 
     Returns:
         The fitted arm. Its models are kept in memory only: they are baselines, and never bundled.
@@ -33,32 +37,26 @@ def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
     started = time.monotonic()
     sections = bench.config.inputs_of(arm)
     (name,) = sections
-    values = bench.tables[name].values
-    answers = np.asarray(~np.isnan(values).all(axis=1))
+    answers = bench.answers(sections)
     labels = bench.label_index
     patients = np.unique(bench.cohort.patient, return_inverse=True)[1]
-    designs: list[FloatArray] = []
+    designs: list[Design] = []
     fits: list[ClassicalFit] = []
     folds = []
     bench.progress.start(arm.name, len(bench.splits))
     for split in bench.splits:
         train, inner, test = parts_of(bench, split, answers)
-        prepared = bench.fitted_tables(sections, train)[name]
-        if takes_nan(arm.model):
-            design = prepared.raw(values)
-        else:
-            # value and observed side by side: that a value is missing may itself speak
-            both = np.nan_to_num(prepared.apply(values).astype(np.float64))
-            design = np.concatenate([both[:, 0], both[:, 1][:, (both[train, 1] < 1).any(0)]], axis=1)
+        fitted = bench.fitted(sections, train)
+        train = bench.known(train)
+        designs.append(_design(bench, fitted, name, takes_nan(arm.model), train))
+        features = designs[-1]()
         seed = seed_for(bench.config.seed, "fold", split.repeat, split.fold)
-        fit = fit_classical(arm.model, design[train], labels[train], patients[train], seed=seed % 2**32)
-        folds.append(FoldScores(inner, fit.scores(design[inner]), test, fit.scores(design[test])))
-        designs.append(design)
-        fits.append(fit)
+        fits.append(fit_classical(arm.model, features[train], labels[train], patients[train], seed=seed % 2**32))
+        folds.append(FoldScores(inner, fits[-1].scores(features[inner]), test, fits[-1].scores(features[test])))
         bench.progress.advance()
 
     def score(fold: int, rows: IntArray) -> FloatArray:
-        return fits[fold].scores(designs[fold][rows])
+        return fits[fold].scores(designs[fold]()[rows])
 
     record = {
         "kind": "classical",
@@ -74,3 +72,19 @@ def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
         "flaws": list(arm.flaws),
     }
     return finished(bench, arm.name, sections, answers, folds, score, record, [])
+
+
+def _design(bench: Bench, fitted: Fitted, name: str, raw: bool, train: IntArray) -> Design:
+    """Return what makes the features of all cases anew: those of connectomes are too large to keep for every fold."""
+    prepared = fitted[name]
+    if raw and isinstance(prepared, TablePreparation):
+        return lambda: prepared.raw(bench.tables[name].values)
+
+    def features() -> FloatArray:
+        applied = np.nan_to_num(bench.applied(fitted)[name].astype(np.float64))
+        if applied.ndim == 2:
+            return applied
+        # value and observed side by side: that a value is missing may itself speak
+        return np.concatenate([applied[:, 0], applied[:, 1][:, (applied[train, 1] < 1).any(0)]], axis=1)
+
+    return features

@@ -36,7 +36,7 @@ fix: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@for file in benchmarks/bench_*.py benchmarks/nec.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/bench_*.py benchmarks/nec.py benchmarks/connectome.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # tables of the reference that are generated from the code
 docs: setup

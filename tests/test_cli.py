@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+from tests.calling import Done, call
 from tests.modalities.test_dicom import film as dicom
 from tests.modalities.test_dicom import write as write_dicom
 from tests.study.conftest import small_study
 
-from tenfold.cli import main
 from tenfold.simulate import SIMULATORS
 
 # one arm, one stage, two folds: what the command does around them is what these tests look at
@@ -36,35 +34,6 @@ TINY = [
     "explain.sanity_cases=0",
 ]
 SETS = [part for change in TINY for part in ("--set", change)]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended. A defect of ours is no ending: it would fail the test with its own traceback."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def words(self) -> str:
-        """What went to the terminal as an error, in one line."""
-        return " ".join(self.err.split())
-
-
-def call(*arguments: object) -> Done:
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["tenfold", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = before
-    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -263,7 +232,7 @@ def test_check_as_json_and_in_silence(films: Path, tmp_path: Path) -> None:
     done = call("check", films, "--json", "--findings", place)
     assert done.code == 0
     assert all(set(f) == {"severity", "check", "message"} for f in done.json["findings"])
-    assert done.json["sample_size"]["patients"] == {"positives": 8, "negatives": 8}
+    assert done.json["sample_size"]["outcome"]["patients"] == {"positives": 8, "negatives": 8}
     assert place.is_file()
     assert not (films / "findings.csv").exists()
     silent = call("check", films / "study.toml", "--quiet")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SIMULATOR_OPTIONS = (
     "patients", "prevalence", "adults", "shift", "marker_shortcut", "duplicates", "shared_patients",
     "size", "source", "external", "readers", "missing", "legibility", "ineligible",
+    "neonates", "regions", "transfer", "preset", "missing_scores",
 )  # fmt: skip
 
 app = typer.Typer(
@@ -53,20 +54,33 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; all if left out.
 
 @app.command(name="import")
 def import_(
-    layout: Annotated[str, typer.Argument(help="The layout: breast, folders, kermany, medmnist, nih, redcap, table.")],
+    layout: Annotated[
+        str, typer.Argument(help="The layout: abide, bids, breast, folders, kermany, medmnist, nih, redcap, table.")
+    ],
     source: Annotated[Path, typer.Argument(help="The folder (or .npz file) as it was downloaded.")],
     out: Out,
     hardlink: Annotated[bool, typer.Option(help="Link the pictures instead of copying them.")] = False,
     patient: Annotated[
         str, typer.Option(help="For folders: a regular expression with a group (?P<patient>...) for the file name.")
     ] = "",
-    target: Annotated[str, typer.Option(help="For redcap and table: the column of the outcome.")] = "",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="For bids, redcap and table: the column of the outcome. Can be repeated."),
+    ] = None,
     event: Annotated[str, typer.Option(help="For redcap: the event to take, where there are several.")] = "",
     patient_column: Annotated[str, typer.Option(help="For table: the column that says who somebody is.")] = "",
+    atlas: Annotated[str, typer.Option(help="For abide and bids: the atlas to take, where there are several.")] = "",
+    task: Annotated[str, typer.Option(help="For bids: the task to take, where there are several.")] = "",
+    holds: Annotated[
+        str, typer.Option(help="For bids: timeseries or matrix, where there are both for the same scans.")
+    ] = "",
+    measure: Annotated[
+        str, typer.Option(help="For abide and bids: 'correlation' or 'partial correlation' of time courses.")
+    ] = "",
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a public layout, a REDCap export or a table into a cohort.csv and a study.toml."""
+    """Turn a public layout, BIDS derivatives, a REDCap export or a table into a cohort.csv and a study.toml."""
     from tenfold.cohort.importers import importer
     from tenfold.config import starter_study
     from tenfold.types import write_atomically
@@ -75,9 +89,13 @@ def import_(
     asked = {
         "hardlink": hardlink,
         "patient": patient,
-        "target": target,
+        "target": target[0] if target and len(target) == 1 else target,
         "event": event,
         "patient_column": patient_column,
+        "atlas": atlas,
+        "task": task,
+        "holds": holds,
+        "measure": measure,
     }
     taken = inspect.signature(do_import).parameters
     options = {name: value for name, value in asked.items() if value}
@@ -120,7 +138,8 @@ def check(
         _print_json({"findings": listed, "sample_size": size})
     elif not quiet:
         _show_findings(found, place)
-        _show_sample_size(size)
+        for target, own in size.items():
+            _show_sample_size(own, target if len(size) > 1 else "")
     if found.refusals:
         raise typer.Exit(1)
 
@@ -176,7 +195,8 @@ def evaluate(
 def predict(
     bundle: Annotated[Path, typer.Argument(help="The bundle folder of a run.")],
     given: Annotated[
-        list[Path], typer.Argument(help="Films (PNG, JPEG, TIFF, DICOM), or one cohort.csv with films and tables.")
+        list[Path],
+        typer.Argument(help="Films (PNG, JPEG, TIFF, DICOM), or one cohort.csv with films, tables, connectomes."),
     ],
     heatmap: Annotated[Path | None, typer.Option(help="Folder for a heat map of every film.")] = None,
     member: Annotated[
@@ -186,7 +206,7 @@ def predict(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrated probability and decision for patients; exit code 1 where one could not be read."""
+    """Calibrated probability and decision for patients, by target; exit code 1 where one could not be read."""
     from tenfold.bundle import load
     from tenfold.types import refuse_unwritable
 
@@ -194,9 +214,13 @@ def predict(
         refuse_unwritable(heatmap)
     predictor = load(bundle, member=member, device=device)
     cases, names = _cases(predictor, given)
-    rows = [p.to_dict() for p in predictor.predict(cases, cases=names, on_error="return")]
+    told = {}
+    for target in predictor.targets:
+        answers = predictor.of(target).predict(cases, cases=names, on_error="return")
+        told[target] = [{"target": target, **answer.to_dict()} for answer in answers]
+    first, rows = told[predictor.target], [row for rows in told.values() for row in rows]
     if heatmap is not None:
-        for position, (case, row) in enumerate(zip(cases, rows, strict=True)):
+        for position, (case, row) in enumerate(zip(cases, first, strict=True)):
             if row["decision"] is not None:
                 stem = Path(row["case"]).stem
                 path = _write_heatmap(predictor, case, heatmap / f"{position:03d}-{stem}.png")
@@ -204,11 +228,12 @@ def predict(
     if as_json:
         _print_json(rows)
     elif not quiet:
-        _show_predictions(rows, predictor)
-    for row in rows:
+        for name, own in told.items():
+            _show_predictions(own, predictor.of(name))
+    for row in first:
         if row["error"] and not as_json:
             error_console.print(escape(row["error"]), style="red")
-    if any(row["error"] for row in rows):
+    if any(row["error"] for row in first):
         raise typer.Exit(1)
 
 
@@ -257,14 +282,18 @@ def report(
 
 @app.command()
 def simulate(
-    system: Annotated[str, typer.Argument(help="Which disease: nec, pneumonia.")],
+    system: Annotated[str, typer.Argument(help="Which disease: nec, neurodevelopment, pneumonia.")],
     out: Out,
     patients: Annotated[int | None, typer.Option(help="How many patients.", min=20)] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same films.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
     prevalence: Annotated[
-        float | None, typer.Option(help="Part of the patients who are ill.", min=0.05, max=0.95)
+        float | None,
+        typer.Option(help="Part of the patients who are ill; neurodevelopment: below 85.", min=0.02, max=0.95),
     ] = None,
-    adults: Annotated[int | None, typer.Option(help="pneumonia: how many adults to learn from first.", min=1)] = None,
+    adults: Annotated[
+        int | None,
+        typer.Option(help="pneumonia, neurodevelopment: how many adults to learn from first.", min=1),
+    ] = None,
     shift: Annotated[
         float | None,
         typer.Option(help="pneumonia: how foreign the hospital is: 0 as in training, 1 other exposure.", min=0.0),
@@ -285,6 +314,20 @@ def simulate(
     missing: Annotated[str | None, typer.Option(help="nec: missing values: none, random, realistic.")] = None,
     legibility: Annotated[float | None, typer.Option(help="nec: how plain the signs are.", min=0, max=1)] = None,
     ineligible: Annotated[int | None, typer.Option(help="nec: rows that eligibility must find.", min=0)] = None,
+    neonates: Annotated[
+        int | None, typer.Option(help="neurodevelopment: newborns without labels to learn from.", min=1)
+    ] = None,
+    regions: Annotated[int | None, typer.Option(help="neurodevelopment: regions of the atlas.", min=10)] = None,
+    transfer: Annotated[
+        float | None,
+        typer.Option(help="neurodevelopment: what adults and infants have in common, 0 to 1.", min=0, max=1),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="neurodevelopment: how well scores can be told: paper, realistic.")
+    ] = None,
+    missing_scores: Annotated[
+        float | None, typer.Option(help="neurodevelopment: part of each score that is left out.", min=0, max=0.95)
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -382,8 +425,9 @@ def _tell_results(done: Any, quiet: bool, as_json: bool) -> None:
         return
     if quiet:
         return
-    for arms in done.evaluation.values():
-        table = Table("arm", "AUC (95 % interval)", "sensitivity", "specificity", "n")
+    for target, arms in done.evaluation.items():
+        title = target if len(done.evaluation) > 1 else None
+        table = Table("arm", "AUC (95 % interval)", "sensitivity", "specificity", "n", title=title)
         for arm, metrics in arms.items():
             shown = [_interval(metrics[m]) for m in ("auc", "sensitivity", "specificity")]
             table.add_row(escape(arm), *shown, str(metrics["auc"]["n"]))
@@ -409,12 +453,11 @@ def _show_findings(found: Audit, place: Path) -> None:
     typer.echo(f"{', '.join(counts)}; written to {place}")
 
 
-def _show_sample_size(size: dict[str, Any] | None) -> None:
-    if size is None:
-        return
+def _show_sample_size(size: dict[str, Any], target: str) -> None:
     have, width, needed = size["patients"], size["auc_width"], size["riley"]
+    about = f"{target}: " if target else ""
     typer.echo(
-        f"{have['positives']} patients with and {have['negatives']} without the outcome: an AUC of "
+        f"{about}{have['positives']} patients with and {have['negatives']} without the outcome: an AUC of "
         f"{size['expected_auc']:.2f} would be known from {width['low']:.3f} to {width['high']:.3f} ({width['method']})."
     )
     typer.echo(
@@ -425,8 +468,9 @@ def _show_sample_size(size: dict[str, Any] | None) -> None:
 
 def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
     table = Table(
-        "case", f"probability of {predictor.positive}", "models' range", "decision", "prediction set", "missing"
-    )
+        "case", f"probability of {predictor.positive}", "models' range", "decision", "prediction set", "missing",
+        title=predictor.target if len(predictor.targets) > 1 else None,
+    )  # fmt: skip
     for row in rows:
         name = escape(Path(row["case"]).name)
         if row["error"]:
@@ -447,7 +491,9 @@ def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
             ", ".join(lacking),
         )
     Console().print(table)
-    for name in sorted({name for row in rows for name in row["missing_inputs"]}):
+    # what answers without an input are worth was measured for the first target alone
+    of_first = predictor.target == predictor.targets[0]
+    for name in sorted({name for row in rows for name in row["missing_inputs"]} if of_first else ()):
         auc = predictor.facts.get("without", {}).get(name)
         known = f"AUC {_interval(auc)} out of fold" if auc else "not measured"
         typer.echo(f"Without {name} the answer is worth less: {known}.")

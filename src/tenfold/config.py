@@ -364,7 +364,7 @@ class ArmSection(_Section):
         description="Its name in files and reports; the first arm is the proposed one."
     )
     only: tuple[str, ...] = Field((), description="The inputs that it sees; all if left out.")
-    model: str = Field("", description="A model of tables instead of a network: svm, random_forest, xgboost ...")
+    model: str = Field("", description="A model of one table or connectome instead of a network: svm, random_forest, cpm ...")
     combine: tuple[str, ...] = Field(
         (), description="Late fusion: names of arms above, joined by a regression fitted on inner predictions."
     )
@@ -741,6 +741,8 @@ def starter_study(suggested: Mapping[str, Any], title: str) -> str:
         text += _STARTER_IMAGE.format(name=name, column=named)
     for name, connectome in suggested.get("connectomes", {}).items():
         text += "".join(_starter_connectome(name, connectome))
+    if "connectomes" in suggested:
+        text += _STARTER_CONNECTOMES
     for name, table in suggested.get("tables", {}).items():
         keys = {"kind": "table", "columns": list(table["columns"]), "encoder": "table_mlp"}
         if table["dictionary"] != TableInput.model_fields["dictionary"].default:
@@ -769,6 +771,7 @@ def _starter_connectome(name: str, connectome: Mapping[str, Any]) -> Iterator[st
     if connectome["column"] != name:
         yield f"column = {json.dumps(connectome['column'])}\n"
     yield f"regions = {json.dumps(connectome['regions'])}\n" + 'encoder = "connectome_dense"\n'
+    yield 'options = { widths = [16], norm = "none", dropout = 0.5 }\n'
     if connectome["harmonise"]:
         yield f"# harmonise = {json.dumps(connectome['harmonise'])}  # ComBat, learned anew in every fold\n"
     if connectome["confounds"]:
@@ -781,6 +784,20 @@ _STARTER_IMAGE = """
 encoder = "image_timm"
 network = "resnet18"  # any network of timm
 weights = "none"      # "imagenet" downloads timm's weights; or the path of a safetensors file
+"""
+_STARTER_CONNECTOMES = """
+[network]
+shared = 8
+norm = "none"
+modality_dropout = 0.0  # nobody is taken to lack an input, so that all folds are trained together
+
+# thousands of edges, few patients: plain gradient descent and strong weight decay, as good as a regression on ABIDE
+[training]
+optimizer = "sgd"
+epochs = 30
+rate = 3e-3
+encoder_rate = 3e-3
+weight_decay = 0.1
 """
 _STARTER_SOURCE = """
 # To learn from these films first, put this into the study of your own patients:

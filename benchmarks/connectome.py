@@ -240,7 +240,7 @@ def main() -> None:
     options.add_argument("--adult-epochs", type=int, default=50)
     options.add_argument("--adult-batch", type=int, default=32)
     options.add_argument("--abide", type=Path, default=None, help="folder of connectomes.npz")
-    options.add_argument("--threads", type=int, default=1, help="for both; more than 1 only on an idle machine")
+    options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="for both")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     print(f"{chosen.threads} thread(s) of {os.cpu_count()} cores")

@@ -214,14 +214,20 @@ class _Answers:
         ]
         return (torch.cat(lost, 2) * self._shares()).sum((1, 2))
 
-    def gradient(self, said: Tensor) -> Tensor:
-        """Return the gradient of `losses` by what was said."""
-        found = [(view if classes == 1 else view.softmax(3)).flatten(2) for view, classes in self._heads(said)]
-        gradient = torch.cat(found, 2).sub_(self.truth).mul_(self._shares())
-        for view, classes in self._heads(gradient):
+    def losses_and_gradient(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `losses` and their gradient by what was said."""
+        lost, found = [], []
+        for (view, classes), (truth, _) in zip(self._heads(said), self._heads(self.truth), strict=True):
             if classes == 1:
-                view.mul_(2.0)
-        return gradient
+                apart = view - truth
+                lost.append(apart.square().flatten(2))
+                found.append(apart.mul_(2.0).flatten(2))
+            else:
+                logs = view.log_softmax(3)
+                lost.append((logs * truth).neg_().flatten(2))
+                found.append(logs.exp_().sub_(truth).flatten(2))
+        shares = self._shares()
+        return (torch.cat(lost, 2) * shares).sum((1, 2)), torch.cat(found, 2).mul_(shares)
 
     def _shares(self) -> Tensor:
         """Make the weights of each target sum to its part over rows, unless none is known."""
@@ -334,12 +340,10 @@ class _Chunk:
         rows, answers, keep = self.rows.ordered(places), self.answers.ordered(places), self._keep()
         for part in self.slices:
             batch = rows.part(part)
-            said, asked = (
-                self._said(batch, training=True, keep=None if keep is None else keep[:, part]),
-                answers.part(part),
-            )
-            total.add_(asked.losses(said), alpha=(part.stop - part.start) / self.n)
-            gradient = self.stack.backward(asked.gradient(said))
+            said = self._said(batch, training=True, keep=None if keep is None else keep[:, part])
+            losses, of_said = answers.part(part).losses_and_gradient(said)
+            total.add_(losses, alpha=(part.stop - part.start) / self.n)
+            gradient = self.stack.backward(of_said)
             if gradient is not None and batch.gram is not None:
                 self._pull(gradient, batch.gram, places[:, part])
             self.optimizer.step()

@@ -364,7 +364,9 @@ class ArmSection(_Section):
         description="Its name in files and reports; the first arm is the proposed one."
     )
     only: tuple[str, ...] = Field((), description="The inputs that it sees; all if left out.")
-    model: str = Field("", description="A model of one table or connectome instead of a network: svm, random_forest, cpm ...")
+    model: str = Field(
+        "", description="A model of one table or connectome instead of a network: svm, random_forest, cpm ..."
+    )
     combine: tuple[str, ...] = Field(
         (), description="Late fusion: names of arms above, joined by a regression fitted on inner predictions."
     )

@@ -22,6 +22,8 @@ from tenfold.modalities.connectome import (
     Covariates,
     check_connectomes,
     check_motion,
+    coordinates_of_regions,
+    networks_of_regions,
     read_connectome,
     read_connectomes,
     read_covariates,
@@ -269,6 +271,19 @@ def test_region_names_are_read(tmp_path: Path) -> None:
 
 
 # --- time courses --------------------------------------------------------------------------------------------
+
+
+def test_networks_and_places_of_regions_stand_beside_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "regions.csv"
+    file.write_text("name,network,x,y,z\ninsula,salience,-38,5.5,0\n\nthalamus,,1,2,3\n")
+    assert networks_of_regions(file) == {"insula": "salience", "thalamus": ""}
+    assert coordinates_of_regions(file).tolist() == [[-38, 5.5, 0], [1, 2, 3]]
+    file.write_text("insula\nthalamus\n")
+    assert networks_of_regions(file) == {}
+    assert coordinates_of_regions(file) is None
+    file.write_text("name,x,y,z\ninsula,left,0,0\n")
+    with pytest.raises(CohortError, match="'left'"):
+        coordinates_of_regions(file)
 
 
 def test_time_courses_become_what_nilearn_makes_of_them(tmp_path: Path) -> None:

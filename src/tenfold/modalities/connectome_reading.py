@@ -192,16 +192,38 @@ def networks_of_regions(path: Path) -> dict[str, str]:
     Raises:
         CohortError: The file cannot be read, or a name is empty or stands twice.
     """
+    found = _beside_regions(path, "network")
+    return {region: cells[0] for region, cells in found.items()}
+
+
+def coordinates_of_regions(path: Path) -> FloatArray | None:
+    """Read where each region lies from the same file, columns x, y and z in mm (MNI); None where it has none.
+
+    Returns:
+        (regions, 3).
+
+    Raises:
+        CohortError: The file cannot be read, a name is empty or stands twice, or a coordinate is no number.
+    """
+    found = _beside_regions(path, "x", "y", "z")
+    if not found:
+        return None
+    return np.array([[_number(cell, path.name, k + 2, 0) for cell in row] for k, row in enumerate(found.values())])
+
+
+def _beside_regions(path: Path, *columns: str) -> dict[str, list[str]]:
+    """Region -> its cells in some columns; empty where the file lacks one of them."""
     names = read_regions(path)
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     rows = [
         [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=_delimiter(lines[:1]).replace(" ", ","))
     ]
+    rows = [row for row in rows if any(row)]
     head = [cell.lower() for cell in rows[0]] if rows else []
-    if "network" not in head or len(head) < 2:
+    if len(head) < 2 or any(column not in head for column in columns):
         return {}
-    column = head.index("network")
-    return dict(zip(names, (row[column] for row in rows[1:] if any(row)), strict=True))
+    places = [head.index(column) for column in columns]
+    return {name: [row[place] for place in places] for name, row in zip(names, rows[1:], strict=True)}
 
 
 def numbered(count: int) -> tuple[str, ...]:

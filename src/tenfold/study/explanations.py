@@ -25,11 +25,11 @@ from tenfold.explain.integrated_gradients import integrated_gradients
 from tenfold.explain.overlay import overlay, png_bytes
 from tenfold.explain.sanity import localisation, randomisation, randomised
 from tenfold.explain.shapley import ModalityShapley, modality_shapley
-from tenfold.modalities.connectome import networks_of_regions
+from tenfold.modalities.connectome import coordinates_of_regions, networks_of_regions
 from tenfold.modalities.image import read_image
 from tenfold.modalities.table import TablePreparation
 from tenfold.network.network import Network
-from tenfold.report.figures_connectome import edge_matrix_figure, network_figure
+from tenfold.report.figures_connectome import edge_matrix_figure, glass_brain_figure
 from tenfold.study.arms import FittedArm
 from tenfold.study.bench import Bench, preparation
 from tenfold.study.files import write_json
@@ -106,6 +106,7 @@ def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, 
         "threshold": threshold,
         "decision": decision,
         "right": decision == table.label[row],
+        "absent": [name for name in arm.sections if not networks.inputs[k].has(name)[rows[0]]],
     }
     inputs = networks.inputs[k].batch(rows)
     if view and networks.inputs[k].has(view)[rows[0]]:
@@ -236,6 +237,7 @@ def _edges(
     section = arms[bench.target].sections[name]
     named = section.regions if isinstance(section, ConnectomeInput) else ""
     of = networks_of_regions(bench.cohort.folder / named) if named else {}
+    places = coordinates_of_regions(bench.cohort.folder / named) if named else None
     found: dict[str, dict[str, Any]] = {}
     for target, arm in arms.items():
         signed, patterns = [], []
@@ -269,12 +271,10 @@ def _edges(
         title = f"Edges that speak for '{bench.of(target).labels.positive}' ({target})"
         write_atomically(out / file, edge_matrix_figure(map_.mean, reading.regions, of, title))
         found[target] = {**map_.to_dict(), "figure": file, "pattern": pattern.to_dict()}
-        if map_.sums is not None:
-            sums = f"explanations/networks-{name}-{target}.png"
-            write_atomically(
-                out / sums, network_figure(map_.sums.names, map_.sums.per_edge, f"Mean weight of an edge ({target})")
-            )
-            found[target]["network_figure"] = sums
+        if places is not None:
+            brain = f"explanations/brain-{name}-{target}.png"
+            write_atomically(out / brain, glass_brain_figure(map_.mean, places, title))
+            found[target]["brain"] = brain
     return found
 
 

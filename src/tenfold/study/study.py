@@ -304,7 +304,7 @@ class Study:
                 "proposed": first.name,
                 "operating_rule": first.points[(first.name, -1, -1)].rule,
                 "validation": config.validation.model_dump(),
-                "inputs": {name: section.model_dump() for name, section in config.inputs.items()},
+                "inputs": {name: _described_input(bench, name) for name in config.inputs},
                 "simulated": truth_of(cohort),
                 "arms": arms.records,
                 "stages": {name: next(iter(own.values())).stages for name, own in arms.fitted.items()},
@@ -409,6 +409,14 @@ def _told(bench: Bench, points: Mapping[Place, OperatingPoint], reference: str) 
     outcome = bench.outcome
     scores = {} if outcome.levels else dict(zip(bench.cohort.case.tolist(), outcome.values.tolist(), strict=True))
     return Told(bench.labels.positive, points, reference, scores, upwards=outcome.target.below is None)
+
+
+def _described_input(bench: Bench, name: str) -> dict[str, Any]:
+    """What run.json says of an input."""
+    described = bench.config.inputs[name].model_dump()
+    if name in bench.connectomes:
+        described["n_regions"] = len(bench.connectomes[name].reading.regions)
+    return described
 
 
 def _study_digest(config: StudyFile, cohort: Cohort, columns: Mapping[str, tuple[Column, ...]]) -> str:

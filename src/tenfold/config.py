@@ -304,6 +304,9 @@ class StageSection(_Section):
     section: ClassVar[str] = "stages"
     name: str = Field(description="Its name, by which arms choose it.")
     cohort: str = Field("", description="Another cohort file to learn from first; empty: the study's own patients.")
+    encoder: str = Field(
+        "", description="Instead of learning: a file of encoders/ that a stage of another run has left behind."
+    )
     task: Literal["target", "multilabel", "reconstruct"] = Field(
         "target",
         description="One outcome; several findings that do not exclude each other; or, without any label, the input "
@@ -330,6 +333,11 @@ class StageSection(_Section):
     corrupt: Fraction | None = None
     target_weights: Literal["equal", "uncertainty"] | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it does not learn from the study's own patients."""
+        return bool(self.cohort or self.encoder)
+
     def training(self, defaults: TrainingSection) -> TrainingSection:
         """Return the stage's full settings: its own over the study's defaults."""
         own = {k: v for k in TrainingSection.model_fields if (v := getattr(self, k)) is not None}
@@ -337,6 +345,13 @@ class StageSection(_Section):
 
     @model_validator(mode="after")
     def _task_has_columns(self) -> StageSection:
+        if self.encoder:
+            if self.cohort or self.column or self.columns or self.task != "target":
+                raise StudyError(
+                    f"stage '{self.name}' takes an encoder that is there already, and is to learn one",
+                    do="leave out cohort, column, columns and task, or encoder",
+                )
+            return self
         if self.task == "multilabel" and not self.columns:
             raise StudyError(
                 f"stage '{self.name}' is multilabel but names no columns",
@@ -553,12 +568,12 @@ class StudyFile(_Section):
             for name in arm.stages or ():
                 if name not in known:
                     raise StudyError(f"arm '{arm.name}' names an unknown stage '{name}'", do=nearest(name, known))
-            if arm.stages is not None and not any(not s.cohort for s in self.stages_of(arm)):
+            if arm.stages is not None and not any(not s.elsewhere for s in self.stages_of(arm)):
                 raise StudyError(
                     f"arm '{arm.name}' has no stage on the study's own patients", do="add one to its stages"
                 )
             self._check_arm(arm)
-        if not self.stages or self.stages[-1].cohort or self.stages[-1].task != "target":
+        if not self.stages or self.stages[-1].elsewhere or self.stages[-1].task != "target":
             raise StudyError(
                 "the last stage is not about the study's own target",
                 do='let the last [[stages]] have no cohort and task = "target"',

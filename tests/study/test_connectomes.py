@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from tenfold.bundle import Predictor, load
 from tenfold.cohort.manifest import Cohort
@@ -225,6 +226,40 @@ def test_the_stages_are_those_of_the_arm(infants: Run) -> None:
     assert own == record["stages"]["proposed"][1]["encoder"] != unadjusted
     for stage in record["stages"]["proposed"]:
         assert all(np.isfinite(epoch["inner_loss"]) for epoch in stage["history"])
+
+
+def test_an_encoder_stays_and_another_study_can_start_from_it(infants: Run, copy: Path) -> None:
+    left = [s["file"] for s in _json(infants, "run.json")["stages"]["connectome only"] if "file" in s]
+    assert all((infants.folder / file).is_file() for file in left)
+    with safe_open(infants.folder / left[-1], framework="pt") as file:
+        assert json.loads(file.metadata()["stages"]) == CHAIN[:2]
+        assert json.loads(file.metadata()["encoders"])["connectome"]["options"]["widths"] == [12, 6]
+    shutil.copy(infants.folder / left[-1], copy / "taken.safetensors")
+    changes = {
+        "stages": [{"name": "taken over", "encoder": "taken.safetensors"}, {"name": "infants"}],
+        "arms": [{"name": "connectome only", "only": ["connectome"]}],
+        "external": [],
+        "explain": {"cases": 0},
+    }
+    again = Study.read(copy, changes).run(out=copy / "run", threads=1)
+    for target, table in infants.predictions.items():
+        before, after = (t.select(arm="connectome only") for t in (table, again.predictions[target]))
+        assert np.array_equal(before.probabilities, after.probabilities)
+    taken, _ = _json(again, "run.json")["stages"]["connectome only"]
+    assert taken["encoder"] == _json(infants, "run.json")["stages"]["connectome only"][1]["encoder"]
+    assert "taken over" in again.report.read_text()
+
+
+def test_an_encoder_that_does_not_fit_or_is_not_there_is_refused(infants: Run, copy: Path, undrawn: None) -> None:
+    (file,) = {s["file"] for s in _json(infants, "run.json")["stages"]["not adjusted"][:1]}
+    shutil.copy(infants.folder / file, copy / "taken.safetensors")
+    changes = {**SHORT, "stages": [{"name": "taken over", "encoder": "taken.safetensors"}, *SHORT["stages"]]}
+    options = {"inputs": {"connectome": {"options": {"widths": [8, 6]}}}}
+    with pytest.raises(EncoderError, match="does not fit"):
+        Study.read(copy, {**changes, **options}).run(out=copy / "run", threads=1)
+    (copy / "taken.safetensors").unlink()
+    with pytest.raises(EncoderError, match="is not there"):
+        Study.read(copy, changes).run(out=copy / "other", threads=1)
 
 
 def test_folds_are_trained_together_where_they_can_be(infants: Run) -> None:

@@ -183,7 +183,7 @@ def fit_networks(
     answers = np.all([enough([own.has(name) for name in sections], axis=0) for own in inputs], axis=0)
     parts = [parts_of(bench, split, answers) for split in bench.splits]
 
-    own = tuple(s for s in stage_sections if not s.cohort)
+    own = tuple(s for s in stage_sections if not s.elsewhere)
     plan = Plan(sections, joined, own)
     first = plan.network(bench, prepared[0], parts[0][0]).eval()
     sample = np.flatnonzero(answers)[:8]
@@ -426,13 +426,17 @@ def _load_encoders(network: Network, file: Path) -> None:
         own = {key.removeprefix(f"{name}|"): t for key, t in state.items() if key.startswith(f"{name}|")}
         if not own:
             continue
-        found = encoder.load_state_dict(own, strict=False)
-        if found.missing_keys or found.unexpected_keys:
+        wanted = {key: tuple(tensor.shape) for key, tensor in encoder.state_dict().items()}
+        given = {key: tuple(tensor.shape) for key, tensor in own.items()}
+        odd = [key for key in {**wanted, **given} if wanted.get(key) != given.get(key)]
+        if odd:
             raise EncoderError(
-                f"the encoder of the stage before does not fit: {(found.missing_keys + found.unexpected_keys)[0]}",
-                do="remove the run folder and start again",
-                where=str(file),
+                f"the encoder of the stage before does not fit: {odd[0]} of input '{name}' is {given.get(odd[0])}",
+                expected=f"{wanted.get(odd[0])}: the same encoder with the same options, and as many features",
+                do="take over an encoder of the same kind; if the run made it itself, remove the run folder",
+                where=file.name,
             )
+        encoder.load_state_dict(own)
 
 
 def _run_sources(
@@ -444,7 +448,12 @@ def _run_sources(
     records: list[dict[str, Any]] = []
     chain: list[Any] = [{n: s.model_dump() for n, s in carried.items()}, bench.config.seed]
     for section in bench.config.stages_of(arm):
-        if not section.cohort or not carried:
+        if not section.elsewhere or not carried:
+            continue
+        if section.encoder:
+            state_file = _saved_encoder(bench, section)
+            chain.append(hashlib.sha256(state_file.read_bytes()).hexdigest())
+            records.append(_reused_record(section, chain[-1]))
             continue
         source = sources[section.name]
         chain.append(
@@ -453,7 +462,8 @@ def _run_sources(
         )
         digest = hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()[:16]
         folder = bench.work / "stages" / f"{_slug(section.name)}-{digest}"
-        previous, state_file = state_file, folder / "encoder.safetensors"
+        # it stays when the run is done: another study may start from it
+        previous, state_file = state_file, bench.work.parent / "encoders" / f"{folder.name}.safetensors"
         if not (folder / "done.json").is_file():
             recipe = _recipe(section, bench.config)
             stage, material, fitted = _source_stage(bench, section, source, carried, recipe)
@@ -472,20 +482,54 @@ def _run_sources(
                 autocast=precision,
                 progress=lambda *_: bench.progress.advance(),
             )
-            state = {
-                f"{name}|{key}": t.detach().cpu().clone().contiguous()
-                for name, encoder in network.encoders.items()
-                for key, t in encoder.state_dict().items()
-            }
-            write_atomically(state_file, save(state))
-            record = _stage_record(
-                section, result.history, result.best_epoch, recipe, previous is not None, _names(carried)
-            )
+            _save_encoders(state_file, network, [*(r["name"] for r in records), section.name])
+            record = _stage_record(section, result.history, result.best_epoch, recipe, bool(records), _names(carried))
             record["cases"] = {"train": len(material.train), "inner": len(material.inner)}
+            record["file"] = f"encoders/{state_file.name}"
             record["encoder"] = hashlib.sha256(state_file.read_bytes()).hexdigest()
             write_atomically(folder / "done.json", json.dumps(record))
         records.append(json.loads((folder / "done.json").read_text("utf-8")))
     return state_file, records
+
+
+def _save_encoders(file: Path, network: Network, stages: Sequence[str]) -> None:
+    """Write the encoders of a network, with the stages they went through and what they are."""
+    state = {
+        f"{name}|{key}": t.detach().cpu().clone().contiguous()
+        for name, encoder in network.encoders.items()
+        for key, t in encoder.state_dict().items()
+    }
+    specs = {name: encoder.spec for name, encoder in network.encoders.items()}
+    write_atomically(file, save(state, metadata={"stages": json.dumps(list(stages)), "encoders": json.dumps(specs)}))
+
+
+def _saved_encoder(bench: Bench, section: StageSection) -> Path:
+    """Find the file of encoders that a stage takes over."""
+    file = bench.folder / section.encoder
+    if not file.is_file():
+        raise EncoderError(
+            f"stage '{section.name}' takes over {section.encoder}, which is not there",
+            do="name a file of encoders/ in the folder of another run",
+        )
+    return file
+
+
+def _reused_record(section: StageSection, digest: str) -> dict[str, Any]:
+    """What run.json says of a stage that took over an encoder."""
+    return {
+        "name": section.name,
+        "cohort": f"as another run left it: {section.encoder}",
+        "task": "none",
+        "thaw": "",
+        "epochs_run": 0,
+        "best_epoch": 0,
+        "history": [],
+        "transferred": "all encoder weights of that run's stage",
+        "reset": "the heads",
+        "recipe": {},
+        "file": section.encoder,
+        "encoder": digest,
+    }
 
 
 def _source_stage(

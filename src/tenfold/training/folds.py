@@ -77,7 +77,8 @@ def run_fold(
         seed: Of this fold.
         cache: For outputs of frozen layers.
         autocast: torch.float32 or torch.bfloat16.
-        alter: Inputs that the test cases are also predicted without, and with another test case's in its place.
+        alter: Inputs that the test cases are also predicted with another test case's in the place of, and without where
+            the network has modality dropout.
         fitted: What became of its one stage where it was trained together with other folds.
         progress: As for `run_stages`.
 
@@ -107,10 +108,10 @@ def run_fold(
             permuted, without = altered_rows(inputs, name, test)
             swapped = np.arange(inputs.cases)
             swapped[permuted] = np.random.default_rng(seed_for(seed, "permuted", name)).permutation(permuted)
-            tensors |= {
-                f"{name} permuted": scores(Altered(source, name, swapped), permuted),
-                f"without {name}": scores(Altered(source, name, None), without),
-            }
+            tensors[f"{name} permuted"] = scores(Altered(source, name, swapped), permuted)
+            # a network that never learned to do without an input is not asked to
+            if network.fusion.drop:
+                tensors[f"without {name}"] = scores(Altered(source, name, None), without)
         state = {name: t.detach().cpu().clone().contiguous() for name, t in network.state_dict().items()}
         write_atomically(folder / "weights.safetensors", save(state))
         write_atomically(

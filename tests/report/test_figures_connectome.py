@@ -14,9 +14,9 @@ from tenfold.report.figures_connectome import (
     draw_networks,
     edge_matrix_figure,
     glass_brain_figure,
-    network_figure,
     square,
 )
+from tenfold.report.look import png
 
 REGIONS = ["a", "b", "c", "d"]
 WEIGHTS = np.array([1.0, 2, 3, 4, 5, 6])  # ab ac ad bc bd cd
@@ -55,7 +55,7 @@ def test_scale_is_even_around_zero_where_signs_differ() -> None:
 
 def test_missing_edges_and_no_networks_are_drawn() -> None:
     assert edge_matrix_figure(np.full(6, np.nan), REGIONS, {}, "t").startswith(b"\x89PNG")
-    assert network_figure(["x"], [[np.nan]], "t").startswith(b"\x89PNG")
+    assert png(draw_networks(["x"], [[np.nan]], "t")).startswith(b"\x89PNG")
 
 
 def test_wrong_shapes_are_refused() -> None:
@@ -64,7 +64,7 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(OutputError, match="2 networks for 4 regions"):
         edge_matrix_figure(WEIGHTS, REGIONS, ["x", "y"], "t")
     with pytest.raises(OutputError, match="for 2 networks"):
-        network_figure(["x", "y"], [[1.0]], "t")
+        draw_networks(["x", "y"], [[1.0]], "t")
     with pytest.raises(OutputError, match="coordinates of shape"):
         glass_brain_figure(WEIGHTS, np.zeros((4, 2)), "t")
 

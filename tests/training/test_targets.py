@@ -18,7 +18,7 @@ from tenfold.training import checkpoint as checkpoints
 from tenfold.training.augment import Augmentation
 from tenfold.training.loop import Recipe, fit, predict_scores
 from tenfold.training.sources import Inputs, Part
-from tenfold.training.stages import Stage, reconstruction, run_stages
+from tenfold.training.stages import Material, Stage, run_stages
 
 N, EDGES = 80, 45
 TRAIN, INNER = np.arange(56), np.arange(56, 80)
@@ -152,7 +152,7 @@ def _stage(network: Network, **changes) -> Stage:
 def test_a_stage_without_labels_learns_to_say_the_input_again(inputs: Inputs, tmp_path: Path) -> None:
     network = _network()
     began = {name: tensor.clone() for name, tensor in network.encoders["brain"].state_dict().items()}
-    material = reconstruction(inputs, "brain", "itself", TRAIN, INNER)
+    material = _itself(inputs)
     (result,) = run_stages(network, [(_stage(network), material)], seed=1, cache=tmp_path, checkpoints=None)
     losses = [entry["inner_loss"] for entry in result.history]
     spread = float(inputs.tables["brain"][INNER].var())
@@ -165,8 +165,14 @@ def test_a_stage_without_labels_learns_to_say_the_input_again(inputs: Inputs, tm
     assert all(not torch.equal(t, began[name]) for name, t in network.encoders["brain"].state_dict().items())
 
 
+def _itself(inputs: Inputs) -> Material:
+    """The input as its own label."""
+    train, inner = ({"itself": torch.from_numpy(inputs.tables["brain"][rows])} for rows in (TRAIN, INNER))
+    return Material(inputs, TRAIN, train, INNER, inner)
+
+
 def test_a_masked_cell_of_the_input_is_not_learned(inputs: Inputs, tmp_path: Path) -> None:
-    material = reconstruction(inputs, "brain", "itself", TRAIN, INNER)
+    material = _itself(inputs)
     masked = material.train_labels["itself"].clone()
     masked[:, 7] = torch.nan
     network = _network()

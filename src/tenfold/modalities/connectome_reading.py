@@ -170,20 +170,7 @@ def read_regions(path: Path) -> tuple[str, ...]:
     Raises:
         CohortError: The file cannot be read, or a name is empty or stands twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CohortError(f"the names of regions cannot be read: {error}", expected="UTF-8", where=path.name) from error
-    delimiter = _delimiter(lines[:1]).replace(" ", ",")  # a name may hold spaces
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    rows = [row for row in rows if any(row)]
-    head = [cell.lower() for cell in rows[0]] if rows else []
-    column = next((head.index(name) for name in ("name", "label", "region") if name in head), -1)
-    if len(head) > 1 and column < 0:
-        raise CohortError(f"the columns are {', '.join(head)}", expected="one called name", where=path.name)
-    names = [row[column] for row in rows[1:]] if column >= 0 else [row[0] for row in rows]
-    _check_names(names, path.name)
-    return tuple(names)
+    return tuple(_region_table(path)[1])
 
 
 def networks_of_regions(path: Path) -> dict[str, str]:
@@ -213,17 +200,33 @@ def coordinates_of_regions(path: Path) -> FloatArray | None:
 
 def _beside_regions(path: Path, *columns: str) -> dict[str, list[str]]:
     """Region -> its cells in some columns; empty where the file lacks one of them."""
-    names = read_regions(path)
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    rows = [
-        [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=_delimiter(lines[:1]).replace(" ", ","))
-    ]
-    rows = [row for row in rows if any(row)]
-    head = [cell.lower() for cell in rows[0]] if rows else []
-    if len(head) < 2 or any(column not in head for column in columns):
+    head, rows = _region_table(path)
+    if any(column not in head for column in columns):
         return {}
     places = [head.index(column) for column in columns]
-    return {name: [row[place] for place in places] for name, row in zip(names, rows[1:], strict=True)}
+    return {name: [row[place] for place in places] for name, row in rows.items()}
+
+
+def _region_table(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The columns of a file of regions, none of a plain list, and the row of each region by its name."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CohortError(f"the names of regions cannot be read: {error}", expected="UTF-8", where=path.name) from error
+    delimiter = _delimiter(lines[:1]).replace(" ", ",")  # a name may hold spaces
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    rows = [row for row in rows if any(row)]
+    head = [cell.lower() for cell in rows[0]] if rows else []
+    column = next((head.index(name) for name in ("name", "label", "region") if name in head), -1)
+    if len(head) > 1 and column < 0:
+        raise CohortError(f"the columns are {', '.join(head)}", expected="one called name", where=path.name)
+    if column < 0:
+        head, column = [], 0
+    else:
+        rows = rows[1:]
+    names = [row[column] for row in rows]
+    _check_names(names, path.name)
+    return head, dict(zip(names, rows, strict=True))
 
 
 def numbered(count: int) -> tuple[str, ...]:

@@ -46,24 +46,6 @@ def edge_matrix_figure(
         return png(draw_edges(weights, regions, networks, title))
 
 
-def network_figure(names: Sequence[str], matrix: ArrayLike, title: str) -> bytes:
-    """Draw sums of edge weights within and between networks as a matrix.
-
-    Args:
-        names: The networks.
-        matrix: (networks, networks), symmetric; NaN where there is no edge.
-        title: What the sums are.
-
-    Returns:
-        The picture as PNG, on white.
-
-    Raises:
-        OutputError: The matrix is not that of so many networks.
-    """
-    with settings():
-        return png(draw_networks(names, matrix, title))
-
-
 def glass_brain_figure(weights: ArrayLike, coordinates: ArrayLike, title: str) -> bytes:
     """Draw the strongest edges in a glass brain, seen from the left, the back and above.
 
@@ -146,7 +128,16 @@ def draw_edges(
 
 
 def draw_networks(names: Sequence[str], matrix: ArrayLike, title: str) -> Figure:
-    """Return the figure of `network_figure`."""
+    """Draw sums of edge weights within and between networks as a matrix.
+
+    Args:
+        names: The networks.
+        matrix: (networks, networks), symmetric; NaN where there is no edge.
+        title: What the sums are.
+
+    Raises:
+        OutputError: The matrix is not that of so many networks.
+    """
     values = np.asarray(matrix, np.float64)
     if values.shape != (len(names), len(names)):
         raise OutputError(

@@ -28,7 +28,7 @@ from tenfold.training.store import PixelStore
 from tenfold.types import FloatArray, IntArray, PredictionTable, Split
 
 Sections = Mapping[str, AnyInput]
-Fitted = dict[str, TablePreparation | ConnectomePreparation]
+Fitted = Mapping[str, TablePreparation | ConnectomePreparation]
 """What was fitted on a fold's training part, by input of a table or of connectomes."""
 
 
@@ -56,6 +56,10 @@ class Connectomes:
             confounds=section.confounds,
             unseen=section.unseen,
         )
+
+    def applied(self, preparation: ConnectomePreparation) -> NDArray[np.float32]:
+        """(n, edges) of all cases, as a preparation makes them."""
+        return preparation.apply(self.reading, self.covariates)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class Bench:
 
     def fitted(self, sections: Sections, train: IntArray) -> Fitted:
         """Fit the preparation of every table and of all connectomes on some training cases."""
-        found: Fitted = {}
+        found: dict[str, TablePreparation | ConnectomePreparation] = {}
         for name, section in sections.items():
             if isinstance(section, TableInput):
                 found[name] = TablePreparation.fit(
@@ -191,7 +195,7 @@ class Bench:
     def applied(self, fitted: Fitted) -> dict[str, NDArray[np.float32]]:
         """Prepare tables and connectomes of all cases."""
         return {
-            name: preparation.apply(self.connectomes[name].reading, self.connectomes[name].covariates)
+            name: self.connectomes[name].applied(preparation)
             if isinstance(preparation, ConnectomePreparation)
             else preparation.apply(self.tables[name].values)
             for name, preparation in fitted.items()

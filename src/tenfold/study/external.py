@@ -250,12 +250,7 @@ def _connectome_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
     columns = {name: str(named.get(name, name)) for name in predictor.connectomes[0]}
     for name, column in columns.items():
         for needed in (column, *predictor.connectomes[0][name].needs):
-            if needed not in cohort.columns:
-                raise CohortError(
-                    f"the bundle's input '{name}' needs column '{needed}'",
-                    do=nearest(needed, cohort.columns),
-                    where=cohort.path.name,
-                )
+            _require(cohort, name, needed)
     return columns
 
 
@@ -266,13 +261,18 @@ def _picture_columns(predictor: Predictor, cohort: Cohort) -> dict[str, str]:
     if len(columns) == 1 and len(cohort.image_columns) == 1:
         return dict.fromkeys(columns, cohort.image_columns[0])
     for name, column in columns.items():
-        if column not in cohort.columns:
-            raise CohortError(
-                f"the bundle's input '{name}' needs column '{column}'",
-                do=nearest(column, cohort.columns),
-                where=cohort.path.name,
-            )
+        _require(cohort, name, column)
     return columns
+
+
+def _require(cohort: Cohort, name: str, column: str) -> None:
+    """Refuse a cohort without a column that an input of the bundle needs."""
+    if column not in cohort.columns:
+        raise CohortError(
+            f"the bundle's input '{name}' needs column '{column}'",
+            do=nearest(column, cohort.columns),
+            where=cohort.path.name,
+        )
 
 
 def table_rows(predictor: Predictor, cohort: Cohort) -> dict[str, FloatArray]:

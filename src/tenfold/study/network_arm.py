@@ -32,7 +32,6 @@ from tenfold.config import (
     TableInput,
 )
 from tenfold.errors import CohortError, EncoderError
-from tenfold.modalities.connectome import ConnectomePreparation
 from tenfold.network.heads import HeadSpec, mirror
 from tenfold.network.network import Network
 from tenfold.study.arms import FittedArm, FoldScores, Score, altered, finished, parts_of
@@ -538,16 +537,12 @@ def _source_stage(
     cohort = source.cohort
     inner = _part_of_patients(cohort, bench.config.validation.inner, seed_for(bench.config.seed, section.name, "inner"))
     train_rows, inner_rows = np.flatnonzero(~inner), np.flatnonzero(inner)
-    fitted: Fitted = {
+    fitted = {
         name: source.connectomes[name].prepared_by(s, train_rows)
         for name, s in carried.items()
         if isinstance(s, ConnectomeInput)
     }
-    applied = {
-        name: preparation.apply(source.connectomes[name].reading, source.connectomes[name].covariates)
-        for name, preparation in fitted.items()
-        if isinstance(preparation, ConnectomePreparation)
-    }
+    applied = {name: source.connectomes[name].applied(preparation) for name, preparation in fitted.items()}
     augmentation, seed = bench.augmentation(section.name)
     stores = bench.pictures(cohort, source.hashes, carried, section.name)
     inputs = Inputs(stores, augmentation, seed, bench.device, applied)

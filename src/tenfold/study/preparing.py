@@ -363,7 +363,14 @@ def kept_together(cohort: Cohort, groups: Mapping[str, str], family: str) -> dic
     return {patient: first(patient) for patient in leader}
 
 
-def source_cohorts(config: StudyFile, folder: Path, own_cohort: Cohort, own: Audit, progress: Progress) -> Sources:
+def source_cohorts(
+    config: StudyFile,
+    folder: Path,
+    own_cohort: Cohort,
+    own_connectomes: Mapping[str, Connectomes],
+    own: Audit,
+    progress: Progress,
+) -> Sources:
     """Read the cohorts of the source stages; a patient, picture or connectome of the study's own is refused there.
 
     Raises:
@@ -374,7 +381,6 @@ def source_cohorts(config: StudyFile, folder: Path, own_cohort: Cohort, own: Aud
     beside = [
         c for n, s in config.inputs.items() if isinstance(s, ConnectomeInput) for c in _columns_read(config, n, s)
     ]
-    own_connectomes = connectomes_of(config, own_cohort)
     sources: dict[str, Source] = {}
     for stage in config.stages:
         if not stage.cohort:

@@ -174,7 +174,8 @@ class Study:
             found = audited(config, cohort, progress)
             found.raise_if_refused()
             kept = cohort.select([c for c in cohort.case.tolist() if c not in found.excluded])
-            sources = source_cohorts(config, self.folder, kept, found, progress)
+            connectomes = connectomes_of(config, kept)
+            sources = source_cohorts(config, self.folder, kept, connectomes, found, progress)
             external = external_cohorts(config, self.folder, cohort, found)
         outcomes = outcomes_of(config, kept)
         holdout, splits = make_splits(
@@ -213,7 +214,7 @@ class Study:
                 target=next(iter(outcomes)),
                 hashes=hashes_by_column(found, kept, image_columns(config)),
                 tables={name: table_reading(kept, cs) for name, cs in columns.items()},
-                connectomes=connectomes_of(config, kept),
+                connectomes=connectomes,
                 splits=splits,
                 holdout=holdout,
                 work=out / ".work",

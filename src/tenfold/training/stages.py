@@ -58,20 +58,6 @@ class Stage:
     variants: int = 4
 
 
-def reconstruction(inputs: Inputs, name: str, target: str, train: IntArray, inner: IntArray) -> Material:
-    """Return what a stage without labels learns from: an input is its own label.
-
-    Args:
-        inputs: Of all cases of that cohort.
-        name: The input, of connectomes.
-        target: The name under which it is reconstructed; its head is a "reconstruct" one (`tenfold.network.mirror`).
-        train: (n,) rows fitted on; each has the input.
-        inner: (m,) rows decided on; likewise.
-    """
-    train_labels, inner_labels = ({target: torch.from_numpy(inputs.tables[name][rows])} for rows in (train, inner))
-    return Material(inputs, train, train_labels, inner, inner_labels)
-
-
 def renew_heads(network: Network, heads: Mapping[str, HeadSpec], seed: int) -> None:
     """Put new heads in the place of the old ones, the same for the same seed of a stage."""
     torch.manual_seed(seed_for(seed, "head"))

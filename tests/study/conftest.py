@@ -141,3 +141,10 @@ def fused_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="session")
 def fused(fused_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return fused_study.run(out=tmp_path_factory.mktemp("fused-runs") / "small", threads=1)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report out where nobody looks at it: it takes longer than all fits together."""
+    for place in ("study", "external"):
+        monkeypatch.setattr(f"tenfold.study.{place}.write_report", lambda folder: folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from tests.study_files import Rows, read_json, read_rows, write_rows
 
 from tenfold.bundle import Predictor, load
 from tenfold.cohort.manifest import Cohort
@@ -25,7 +25,6 @@ from tenfold.study import network_arm as arms_of_networks
 from tenfold.study.preparing import connectomes_of
 from tenfold.types import PredictionTable
 
-Rows = list[dict[str, str]]
 REGIONS = 10
 CLINICAL = ("gestational_age", "birth_weight", "bpd")
 NEEDS = ("site", "mean_fd", "sex")
@@ -120,26 +119,10 @@ cases = 2
 """
 
 
-def _rows(path: Path) -> Rows:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def _write(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="") as handle:
-        out = csv.DictWriter(handle, rows[0])
-        out.writeheader()
-        out.writerows(rows)
-
-
-def _json(run: Run, name: str) -> Any:
-    return json.loads((run.folder / name).read_text())
-
-
 def _change(folder: Path, change: Callable[[int, dict[str, str]], dict[str, str]]) -> Rows:
     """Change cells of a cohort file, row by row."""
-    rows = [{**row, **change(i, row)} for i, row in enumerate(_rows(folder / "cohort.csv"))]
-    _write(folder / "cohort.csv", rows)
+    rows = [{**row, **change(i, row)} for i, row in enumerate(read_rows(folder / "cohort.csv"))]
+    write_rows(folder / "cohort.csv", rows)
     return rows
 
 
@@ -173,12 +156,6 @@ def infants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("study", "external"):
-        monkeypatch.setattr(f"tenfold.study.{place}.write_report", lambda folder: folder)
-
-
-@pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "infants", ignore=shutil.ignore_patterns(".tenfold")))
 
@@ -195,13 +172,13 @@ SHORT: dict[str, Any] = {
 
 
 def test_every_arm_went_through_and_answers_whom_it_can(infants: Run, folder: Path) -> None:
-    record = _json(infants, "run.json")
+    record = read_json(infants, "run.json")
     arms = record["arms"]
     assert set(arms) - {a for a in arms if arms[a]["kind"] == "altered"} == {
         "proposed", "no pre-training", "connectome only", "not adjusted", "cpm", "clinical only"
     }  # fmt: skip
     assert all(arm["status"] == "done" for arm in arms.values()), [a["reason"] for a in arms.values()]
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     every = {r["case"] for r in rows}
     lacking = {"connectome": rows[0]["case"], "clinical": rows[1]["case"], "motor": rows[2]["case"]}
     for target in ("cognitive", "motor"):
@@ -215,7 +192,7 @@ def test_every_arm_went_through_and_answers_whom_it_can(infants: Run, folder: Pa
 
 
 def test_the_stages_are_those_of_the_arm(infants: Run) -> None:
-    record = _json(infants, "run.json")
+    record = read_json(infants, "run.json")
     found = {arm: [s["name"] for s in stages] for arm, stages in record["stages"].items()}
     assert found["proposed"] == found["connectome only"] == found["not adjusted"] == CHAIN
     assert found["no pre-training"] == ["infants"]
@@ -229,7 +206,7 @@ def test_the_stages_are_those_of_the_arm(infants: Run) -> None:
 
 
 def test_an_encoder_stays_and_another_study_can_start_from_it(infants: Run, copy: Path) -> None:
-    left = [s["file"] for s in _json(infants, "run.json")["stages"]["connectome only"] if "file" in s]
+    left = [s["file"] for s in read_json(infants, "run.json")["stages"]["connectome only"] if "file" in s]
     assert all((infants.folder / file).is_file() for file in left)
     with safe_open(infants.folder / left[-1], framework="pt") as file:
         assert json.loads(file.metadata()["stages"]) == CHAIN[:2]
@@ -245,13 +222,13 @@ def test_an_encoder_stays_and_another_study_can_start_from_it(infants: Run, copy
     for target, table in infants.predictions.items():
         before, after = (t.select(arm="connectome only") for t in (table, again.predictions[target]))
         assert np.array_equal(before.probabilities, after.probabilities)
-    taken, _ = _json(again, "run.json")["stages"]["connectome only"]
-    assert taken["encoder"] == _json(infants, "run.json")["stages"]["connectome only"][1]["encoder"]
+    taken, _ = read_json(again, "run.json")["stages"]["connectome only"]
+    assert taken["encoder"] == read_json(infants, "run.json")["stages"]["connectome only"][1]["encoder"]
     assert "taken over" in again.report.read_text()
 
 
 def test_an_encoder_that_does_not_fit_or_is_not_there_is_refused(infants: Run, copy: Path, undrawn: None) -> None:
-    (file,) = {s["file"] for s in _json(infants, "run.json")["stages"]["not adjusted"][:1]}
+    (file,) = {s["file"] for s in read_json(infants, "run.json")["stages"]["not adjusted"][:1]}
     shutil.copy(infants.folder / file, copy / "taken.safetensors")
     changes = {**SHORT, "stages": [{"name": "taken over", "encoder": "taken.safetensors"}, *SHORT["stages"]]}
     options = {"inputs": {"connectome": {"options": {"widths": [8, 6]}}}}
@@ -263,7 +240,7 @@ def test_an_encoder_that_does_not_fit_or_is_not_there_is_refused(infants: Run, c
 
 
 def test_folds_are_trained_together_where_they_can_be(infants: Run) -> None:
-    arms = _json(infants, "run.json")["arms"]
+    arms = read_json(infants, "run.json")["arms"]
     assert [arms[a]["together"] for a in ("proposed", "connectome only", "clinical only")] == [False, True, True]
 
 
@@ -277,7 +254,7 @@ def test_arms_that_differ_say_something_else(infants: Run) -> None:
 
 
 def test_twins_are_on_one_side(infants: Run, folder: Path) -> None:
-    family = {r["case"]: r["family"] for r in _rows(folder / "cohort.csv")}
+    family = {r["case"]: r["family"] for r in read_rows(folder / "cohort.csv")}
     assert len(set(family.values())) < len(family)
     aside, splits = read_splits(infants.folder / "splits.csv")
     for split in splits:
@@ -305,7 +282,7 @@ def test_each_fold_prepares_by_its_own_training_part_alone(infants: Run, folder:
 
 
 def test_edges_are_explained_for_every_target(infants: Run) -> None:
-    edges = _json(infants, "explanations.json")["edges"]["connectome"]
+    edges = read_json(infants, "explanations.json")["edges"]["connectome"]
     assert set(edges) == {"cognitive", "motor"}
     for found in edges.values():
         assert len(found["regions"]) == REGIONS
@@ -313,7 +290,7 @@ def test_edges_are_explained_for_every_target(infants: Run) -> None:
 
 
 def test_the_record_and_the_report_name_what_was_adjusted_for(infants: Run) -> None:
-    section = _json(infants, "run.json")["inputs"]["connectome"]
+    section = read_json(infants, "run.json")["inputs"]["connectome"]
     assert (section["kind"], section["harmonise"], section["confounds"]) == ("connectome", "site", ["mean_fd", "sex"])
     assert (infants.folder / "report.html").is_file()
 
@@ -363,7 +340,7 @@ def _given(folder: Path, row: dict[str, str]) -> dict[str, Any]:
 
 
 def test_the_bundle_gives_the_runs_own_holdout_predictions(infants: Run, folder: Path, predictor: Predictor) -> None:
-    rows = {r["case"]: r for r in _rows(folder / "cohort.csv")}
+    rows = {r["case"]: r for r in read_rows(folder / "cohort.csv")}
     for target in ("cognitive", "motor"):
         own, aside = predictor.of(target), infants.predictions[target].select(arm="proposed", split="holdout")
         assert len(aside) > 3
@@ -382,7 +359,7 @@ def test_no_patient_and_no_path_is_in_the_bundle(infants: Run, folder: Path) -> 
 
 @pytest.fixture
 def one(folder: Path) -> dict[str, Any]:
-    return _given(folder / "external", _rows(folder / "external" / "cohort.csv")[0])
+    return _given(folder / "external", read_rows(folder / "external" / "cohort.csv")[0])
 
 
 def test_a_case_may_lack_an_input(predictor: Predictor, one: dict[str, Any]) -> None:
@@ -473,7 +450,7 @@ def test_a_covariate_that_is_no_number_and_a_file_that_is_not_there(predictor: P
 
 def test_the_external_set_is_answered_as_the_bundle_answers(infants: Run, folder: Path, predictor: Predictor) -> None:
     place = infants.folder / "external" / "elsewhere"
-    rows = _rows(folder / "external" / "cohort.csv")
+    rows = read_rows(folder / "external" / "cohort.csv")
     for target in ("cognitive", "motor"):
         table = PredictionTable.read(place / "predictions" / f"{target}.csv")
         answers = predictor.of(target).predict([_given(folder / "external", row) for row in rows])
@@ -493,7 +470,7 @@ def test_an_external_connectome_that_is_wrong_counts_as_absent_and_a_case_with_n
     assert table.case.tolist() == [r["case"] for r in rows if r is not rows[1]]
     (alone,) = predictor.predict([{"clinical": {name: rows[0][name] for name in CLINICAL}}])
     assert table.probability("below 85")[0] == pytest.approx(alone.probabilities["below 85"], abs=1e-6)
-    said = [f for f in _rows(run.folder / "findings.csv") if f["check"] == "connectome"]
+    said = [f for f in read_rows(run.folder / "findings.csv") if f["check"] == "connectome"]
     assert {case for f in said for case in f["cases"].split()} == {rows[0]["case"], rows[1]["case"]}
 
 
@@ -510,7 +487,9 @@ def test_an_external_covariate_that_is_missing_is_refused(
 ) -> None:
     other = copy / "external"
     if change is None:
-        _write(other / "cohort.csv", [{k: v for k, v in r.items() if k != "sex"} for r in _rows(other / "cohort.csv")])
+        write_rows(
+            other / "cohort.csv", [{k: v for k, v in r.items() if k != "sex"} for r in read_rows(other / "cohort.csv")]
+        )
     else:
         _change(other, change)
     with pytest.raises(Refusal, match=words):
@@ -528,7 +507,7 @@ def test_a_site_that_no_training_part_held_may_be_refused(copy: Path, tmp_path: 
         out=tmp_path / "run", threads=1
     )
     predictor = load(run.bundle)
-    row = _rows(copy / "external" / "cohort.csv")[0]
+    row = read_rows(copy / "external" / "cohort.csv")[0]
     given = {"connectome": _given(copy / "external", row)["connectome"]}
     assert predictor.predict([given])[0].decision
     with pytest.raises(CohortError, match="'Z'"):
@@ -539,17 +518,17 @@ def test_a_site_that_no_training_part_held_may_be_refused(copy: Path, tmp_path: 
 
 
 def _nan(folder: Path) -> None:
-    row = _rows(folder / "cohort.csv")[4]
+    row = read_rows(folder / "cohort.csv")[4]
     np.save(folder / row["connectome"], _set(_matrix(folder, row), [(1, 2), (2, 1)], np.nan), allow_pickle=False)
 
 
 def _smaller(folder: Path) -> None:
-    row = _rows(folder / "cohort.csv")[4]
+    row = read_rows(folder / "cohort.csv")[4]
     np.save(folder / row["connectome"], _matrix(folder, row)[:8, :8], allow_pickle=False)
 
 
 def _twice(folder: Path) -> None:
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     shutil.copy(folder / rows[3]["connectome"], folder / rows[4]["connectome"])
 
 
@@ -575,32 +554,32 @@ def _nothing_at_all(folder: Path) -> None:
 
 
 def _shared_name(folder: Path) -> None:
-    name = _rows(folder / "cohort.csv")[4]["patient"]
+    name = read_rows(folder / "cohort.csv")[4]["patient"]
     _change(folder / "neonates", lambda i, _: {"patient": name} if i == 1 else {})
 
 
 def _shared_connectome(folder: Path) -> None:
-    own, other = _rows(folder / "cohort.csv")[4], _rows(folder / "source" / "cohort.csv")[7]
+    own, other = read_rows(folder / "cohort.csv")[4], read_rows(folder / "source" / "cohort.csv")[7]
     shutil.copy(folder / own["connectome"], folder / "source" / other["connectome"])
 
 
 def _other_atlas(folder: Path) -> None:
-    regions = _rows(folder / "source" / "regions.csv")
-    _write(folder / "source" / "regions.csv", [{**r, "name": f"area {i}"} for i, r in enumerate(regions)])
+    regions = read_rows(folder / "source" / "regions.csv")
+    write_rows(folder / "source" / "regions.csv", [{**r, "name": f"area {i}"} for i, r in enumerate(regions)])
 
 
 def _wrong_source(folder: Path) -> None:
-    row = _rows(folder / "source" / "cohort.csv")[2]
+    row = read_rows(folder / "source" / "cohort.csv")[2]
     np.save(folder / "source" / row["connectome"], np.full((REGIONS, REGIONS), np.nan), allow_pickle=False)
 
 
 def _source_without_sex(folder: Path) -> None:
-    rows = _rows(folder / "source" / "cohort.csv")
-    _write(folder / "source" / "cohort.csv", [{k: v for k, v in r.items() if k != "sex"} for r in rows])
+    rows = read_rows(folder / "source" / "cohort.csv")
+    write_rows(folder / "source" / "cohort.csv", [{k: v for k, v in r.items() if k != "sex"} for r in rows])
 
 
 def _shared_with_external(folder: Path) -> None:
-    name = _rows(folder / "cohort.csv")[4]["patient"]
+    name = read_rows(folder / "cohort.csv")[4]["patient"]
     _change(folder / "external", lambda i, _: {"patient": name} if i == 1 else {})
 
 
@@ -663,7 +642,7 @@ def test_an_arm_may_adjust_for_what_the_study_does_not(copy: Path, tmp_path: Pat
     arms += [{"name": "adjusted", "only": ["connectome"], "inputs": {"connectome": {"confounds": ["pma_at_scan"]}}}]
     inputs = {"connectome": {"harmonise": "", "confounds": []}}
     run = Study.read(copy, {**SHORT, "arms": arms, "inputs": inputs}).run(out=tmp_path / "run", threads=1)
-    assert all(arm["status"] == "done" for arm in _json(run, "run.json")["arms"].values())
+    assert all(arm["status"] == "done" for arm in read_json(run, "run.json")["arms"].values())
     assert load(run.bundle).connectomes[0]["connectome"].needs == ()
     both = [run.predictions["cognitive"].select(arm=arm).probabilities for arm in ("plain", "adjusted")]
     assert np.abs(both[0] - both[1]).max() > 1e-6
@@ -682,7 +661,7 @@ def test_who_is_not_eligible_may_lack_a_covariate_and_have_a_wrong_connectome(
 
 def test_tangent_space_goes_through_a_whole_study(copy: Path, tmp_path: Path, undrawn: None) -> None:
     rng = np.random.default_rng(0)
-    for row in _rows(copy / "cohort.csv"):
+    for row in read_rows(copy / "cohort.csv"):
         if row["connectome"]:
             matrix = np.corrcoef(rng.standard_normal((REGIONS, 60)))
             np.save(copy / row["connectome"], (matrix + matrix.T) / 2, allow_pickle=False)

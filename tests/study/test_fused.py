@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.study.conftest import small_fused_study
+from tests.study_files import Rows, read_json, read_rows, write_rows
 
 import tenfold
 from tenfold.bundle import Predictor, load
@@ -25,7 +25,6 @@ from tenfold.errors import CohortError, EncoderError, Refusal, StudyError, Train
 from tenfold.study import Run, Study, evaluate_bundle
 from tenfold.types import PredictionTable
 
-Rows = list[dict[str, str]]
 PROPOSED = "film + labs"
 ARMS = {
     PROPOSED: ("network", ["film", "labs"]),
@@ -35,29 +34,6 @@ ARMS = {
     "labs only": ("network", ["labs"]),
 }
 ALTERED = [f"{PROPOSED}, {how}" for how in ("film permuted", "labs permuted", "without film", "without labs")]
-
-
-def _rows(path: Path) -> Rows:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def _write(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="") as handle:
-        out = csv.DictWriter(handle, rows[0])
-        out.writeheader()
-        out.writerows(rows)
-
-
-def _json(run: Run, name: str) -> Any:
-    return json.loads((run.folder / name).read_text())
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the report out where nobody looks at it: it takes longer than all fits together."""
-    for place in ("study", "external"):
-        monkeypatch.setattr(f"tenfold.study.{place}.write_report", lambda folder: folder)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -70,11 +46,11 @@ def test_every_promised_file_is_there(fused: Run) -> None:
         assert (fused.folder / name).is_file(), name
     assert not (fused.folder / ".work").exists()
     pages = list((fused.folder / "patients").glob("*.html"))
-    assert len(pages) == len(_json(fused, "explanations.json")["cases"]) == 2
+    assert len(pages) == len(read_json(fused, "explanations.json")["cases"]) == 2
 
 
 def test_the_flow_chart_counts_who_is_not_eligible_and_why(fused: Run, fused_study: Study) -> None:
-    steps = [(s["step"], s["cases"], s["reason"]) for s in _json(fused, "cohort.json")["flow"]]
+    steps = [(s["step"], s["cases"], s["reason"]) for s in read_json(fused, "cohort.json")["flow"]]
     assert steps == [
         ("in the cohort file", 63, ""),
         ("excluded", 1, "second admission"),
@@ -84,10 +60,10 @@ def test_the_flow_chart_counts_who_is_not_eligible_and_why(fused: Run, fused_stu
         ("hold-out", 12, ""),
         ("cross-validation", 48, ""),
     ]
-    cohort = _rows(fused_study.folder / "cohort.csv")
+    cohort = read_rows(fused_study.folder / "cohort.csv")
     another = {r["case"] for r in cohort if r["condition"] != "none"}
     second = {r["case"] for r in cohort if r["admission"] == "2"}
-    analysed = {r["case"] for r in _rows(fused.folder / "splits.csv")}
+    analysed = {r["case"] for r in read_rows(fused.folder / "splits.csv")}
     assert len(analysed) == 60
     assert another
     assert second
@@ -95,7 +71,7 @@ def test_the_flow_chart_counts_who_is_not_eligible_and_why(fused: Run, fused_stu
 
 
 def test_inputs_that_are_joined_never_appear_without_each_alone(fused: Run) -> None:
-    arms = _json(fused, "run.json")["arms"]
+    arms = read_json(fused, "run.json")["arms"]
     assert {name: (arm["kind"], arm["inputs"]) for name, arm in arms.items() if arm["kind"] != "altered"} == ARMS
     assert {name for name, arm in arms.items() if arm["kind"] == "altered"} == set(ALTERED)
     assert all(arm["status"] == "done" for arm in arms.values())
@@ -109,13 +85,13 @@ def test_every_arm_answers_every_case_and_is_evaluated(fused: Run) -> None:
         for arm in arms:
             assert len(set(part.select(arm=arm).case.tolist())) == len(part.select(arm=arm)) == n
     assert set(fused.evaluation["diagnosis"]) == {*ARMS, *ALTERED}
-    assert set(_json(fused, "evaluation_holdout.json")["diagnosis"]) == set(ARMS)
-    compared = {c["arm"] for c in _json(fused, "comparisons.json")["diagnosis"]}
+    assert set(read_json(fused, "evaluation_holdout.json")["diagnosis"]) == set(ARMS)
+    compared = {c["arm"] for c in read_json(fused, "comparisons.json")["diagnosis"]}
     assert compared == {*ARMS, *ALTERED} - {PROPOSED}
 
 
 def test_altered_inputs_change_answers_but_no_decision(fused: Run) -> None:
-    points = _rows(fused.folder / "operating_points.csv")
+    points = read_rows(fused.folder / "operating_points.csv")
     chosen = {arm: [p["threshold"] for p in points if p["arm"] == arm] for arm in (PROPOSED, *ALTERED)}
     whole = fused.predictions["diagnosis"].select(arm=PROPOSED, split="out_of_fold")
     for arm in ALTERED:
@@ -126,14 +102,14 @@ def test_altered_inputs_change_answers_but_no_decision(fused: Run) -> None:
 
 
 def test_a_late_arm_stacks_what_its_parts_said(fused: Run) -> None:
-    arm = _json(fused, "run.json")["arms"]["late"]
+    arm = read_json(fused, "run.json")["arms"]["late"]
     assert arm["network"] == "film + labs + tree"
     assert [len(fold["weights"]) for fold in arm["chosen"]] == [2, 2]
 
 
 def test_subgroups_conformal_sets_and_sample_size_hold_what_is_promised(fused: Run) -> None:
-    assert set(_json(fused, "subgroups.json")) == {"diagnosis"}
-    subgroups = _json(fused, "subgroups.json")["diagnosis"]
+    assert set(read_json(fused, "subgroups.json")) == {"diagnosis"}
+    subgroups = read_json(fused, "subgroups.json")["diagnosis"]
     assert set(subgroups) == {"sex", "gestational_age"}
     for found in subgroups.values():
         assert sum(level["patients"] for level in found["levels"]) == 48
@@ -141,18 +117,18 @@ def test_subgroups_conformal_sets_and_sample_size_hold_what_is_promised(fused: R
         for level in found["levels"]:
             small = min(level["positives"], level["patients"] - level["positives"]) < 10
             assert (level["auc"]["value"] is None) is small
-    conformal = _json(fused, "conformal.json")["diagnosis"]
+    conformal = read_json(fused, "conformal.json")["diagnosis"]
     assert conformal["alpha"] == 0.1
     assert sum(c["n"] for c in conformal["classes"].values()) == 48
     assert sum(conformal["sizes"].values()) == pytest.approx(1)
-    size = _json(fused, "sample_size.json")["diagnosis"]
+    size = read_json(fused, "sample_size.json")["diagnosis"]
     assert size["patients"] == {"positives": 30, "negatives": 30}
     assert size["riley"]["parameters"] == 27
     assert size["riley"]["n"] > 60
 
 
 def test_what_is_opened_late_is_recorded(fused: Run) -> None:
-    opened = _json(fused, "run.json")["opened"]
+    opened = read_json(fused, "run.json")["opened"]
     assert [(o["what"], o["cases"]) for o in opened] == [("holdout", 12), ("elsewhere", 16)]
     assert opened[0]["when"] <= opened[1]["when"]
 
@@ -193,7 +169,7 @@ def test_the_same_seed_gives_the_same_bytes_and_nothing_is_opened_before_its_tim
 
 def test_no_patient_is_on_two_sides_of_a_split(fused: Run) -> None:
     holdout, splits = read_splits(fused.folder / "splits.csv")
-    patient = {r["case"]: r["patient"] for r in _rows(fused.folder / "splits.csv")}
+    patient = {r["case"]: r["patient"] for r in read_rows(fused.folder / "splits.csv")}
     for split in splits:
         parts = [{patient[c] for c in part} for part in (split.train, split.inner, split.test, holdout)]
         assert sum(map(len, parts)) == len(set.union(*parts))
@@ -203,7 +179,7 @@ def test_no_patient_is_on_two_sides_of_a_split(fused: Run) -> None:
 
 
 def test_what_the_inputs_add_is_the_log_odds_of_the_answer(fused: Run) -> None:
-    content = _json(fused, "explanations.json")
+    content = read_json(fused, "explanations.json")
     for case in content["cases"]:
         said = math.log(case["probability"] / (1 - case["probability"]))
         assert case["base"] + sum(case["modalities"].values()) == pytest.approx(said, abs=1e-3)
@@ -214,9 +190,9 @@ def test_what_the_inputs_add_is_the_log_odds_of_the_answer(fused: Run) -> None:
 
 
 def test_a_patients_values_stand_as_in_the_cohort_file(fused: Run, fused_study: Study) -> None:
-    cohort = {r["case"]: r for r in _rows(fused_study.folder / "cohort.csv")}
-    described = {r["column"]: r for r in _rows(fused_study.folder / "columns.csv")}
-    for case in _json(fused, "explanations.json")["cases"]:
+    cohort = {r["case"]: r for r in read_rows(fused_study.folder / "cohort.csv")}
+    described = {r["column"]: r for r in read_rows(fused_study.folder / "columns.csv")}
+    for case in read_json(fused, "explanations.json")["cases"]:
         assert [lab["column"] for lab in case["labs"]] == list(described)
         for lab in case["labs"]:
             cell = cohort[case["case"]][lab["column"]]
@@ -228,7 +204,7 @@ def test_a_patients_values_stand_as_in_the_cohort_file(fused: Run, fused_study: 
 
 
 def test_importance_ranks_the_columns(fused: Run) -> None:
-    importance = _json(fused, "explanations.json")["importance"]["labs"]
+    importance = read_json(fused, "explanations.json")["importance"]["labs"]
     assert len(importance["features"]) == 27
     assert all(row["low"] <= row["mean"] <= row["high"] for row in importance["features"])
 
@@ -294,20 +270,24 @@ def test_the_external_set_is_judged_by_the_frozen_decision(fused: Run, fused_stu
     place = fused.folder / "external" / "elsewhere"
     record = json.loads((place / "run.json").read_text())
     assert record["kind"] == "external"
-    assert record["bundle"]["digest"] == _json(fused, "run.json")["hashes"]["bundle"]
-    (point,) = _rows(place / "operating_points.csv")
-    (own,) = [p for p in _rows(fused.folder / "operating_points.csv") if (p["arm"], p["repeat"]) == (PROPOSED, "-1")]
+    assert record["bundle"]["digest"] == read_json(fused, "run.json")["hashes"]["bundle"]
+    (point,) = read_rows(place / "operating_points.csv")
+    (own,) = [
+        p for p in read_rows(fused.folder / "operating_points.csv") if (p["arm"], p["repeat"]) == (PROPOSED, "-1")
+    ]
     assert point["threshold"] == own["threshold"]
     table = PredictionTable.read(place / "predictions" / "diagnosis.csv")
-    assert sorted(table.case.tolist()) == sorted(r["case"] for r in _rows(fused_study.folder / "external/cohort.csv"))
+    assert sorted(table.case.tolist()) == sorted(
+        r["case"] for r in read_rows(fused_study.folder / "external/cohort.csv")
+    )
 
 
 def test_readers_stand_beside_the_machine_on_the_external_set(fused: Run) -> None:
-    study = _json(fused, "external/elsewhere/readers.json")
+    study = read_json(fused, "external/elsewhere/readers.json")
     assert (study["split"], study["arm"], study["positive"]) == ("external", PROPOSED, "NEC")
     assert study["cases"]["complete"] == 16
     assert [r["reader"] for r in study["readers"]] == ["reader 1", "reader 2"]
-    machine = _json(fused, "external/elsewhere/evaluation.json")["diagnosis"][PROPOSED]["auc"]["value"]
+    machine = read_json(fused, "external/elsewhere/evaluation.json")["diagnosis"][PROPOSED]["auc"]["value"]
     assert study["machine"]["auc"]["value"] == pytest.approx(machine)
     assert not (fused.folder / "readers.json").exists()
 
@@ -318,15 +298,15 @@ def _elsewhere(study: Study, to: Path) -> Path:
 
 def _in_decilitres(folder: Path, heading: str) -> None:
     """Write CRP in mg/dL: as the column dictionary beside the cohort says, or as the heading does."""
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     for row in rows:
         value = row.pop("crp")
         row[heading] = repr(float(value) / 10) if value else ""
-    _write(folder / "cohort.csv", rows)
-    columns = _rows(folder / "columns.csv")
+    write_rows(folder / "cohort.csv", rows)
+    columns = read_rows(folder / "columns.csv")
     if heading == "crp":
         columns[0] |= {"unit": "mg/dL", "high": "50", "normal_high": "0.8"}
-        _write(folder / "columns.csv", columns)
+        write_rows(folder / "columns.csv", columns)
     else:
         (folder / "columns.csv").unlink()
 
@@ -344,9 +324,9 @@ def test_another_hospitals_unit_is_converted(
 
 def _one_row(folder: Path, changes: dict[str, str]) -> None:
     """Change cells of the second case, in row 3."""
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     rows[1] |= changes
-    _write(folder / "cohort.csv", rows)
+    write_rows(folder / "cohort.csv", rows)
 
 
 @pytest.mark.parametrize(
@@ -358,8 +338,8 @@ def test_a_cell_of_another_hospital_that_cannot_be_read_is_refused_by_its_row(
 ) -> None:
     folder = _elsewhere(fused_study, tmp_path / "other")
     if cell is None:
-        rows = _rows(folder / "cohort.csv")
-        _write(folder / "cohort.csv", [{k: v for k, v in row.items() if k != "crp"} for row in rows])
+        rows = read_rows(folder / "cohort.csv")
+        write_rows(folder / "cohort.csv", [{k: v for k, v in row.items() if k != "crp"} for row in rows])
     else:
         _one_row(folder, {"crp": cell})
     with pytest.raises(Refusal) as refused:
@@ -373,14 +353,14 @@ def test_an_external_case_that_lacks_an_input_is_answered_and_one_with_nothing_i
     fused: Run, fused_study: Study, tmp_path: Path, undrawn: None
 ) -> None:
     folder = _elsewhere(fused_study, tmp_path / "other")
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     rows[0]["film"] = rows[1]["film"] = ""
-    rows[1] |= dict.fromkeys((r["column"] for r in _rows(folder / "columns.csv")), "")
-    _write(folder / "cohort.csv", rows)
+    rows[1] |= dict.fromkeys((r["column"] for r in read_rows(folder / "columns.csv")), "")
+    write_rows(folder / "cohort.csv", rows)
     done = evaluate_bundle(fused.bundle, Cohort.read(folder), out=tmp_path / "out", bootstraps=100, threads=1)
     table = done.predictions["diagnosis"]
     assert set(table.case.tolist()) == {r["case"] for r in rows} - {rows[1]["case"]}
-    assert any(rows[1]["case"] in f["cases"] for f in _rows(done.folder / "findings.csv"))
+    assert any(rows[1]["case"] in f["cases"] for f in read_rows(done.folder / "findings.csv"))
     (alone,) = load(fused.bundle).predict([{"labs": rows[0]}])
     assert table.probability("NEC")[0] == pytest.approx(alone.probabilities["NEC"], abs=1e-5)
 
@@ -389,11 +369,11 @@ def test_films_without_a_table_are_answered_where_every_cell_is_empty(
     fused: Run, fused_study: Study, tmp_path: Path, undrawn: None
 ) -> None:
     folder = _elsewhere(fused_study, tmp_path / "other")
-    rows = _rows(folder / "cohort.csv")
-    for name in (r["column"] for r in _rows(folder / "columns.csv")):
+    rows = read_rows(folder / "cohort.csv")
+    for name in (r["column"] for r in read_rows(folder / "columns.csv")):
         for row in rows:
             row[name] = ""
-    _write(folder / "cohort.csv", rows)
+    write_rows(folder / "cohort.csv", rows)
     done = evaluate_bundle(fused.bundle, Cohort.read(folder), out=tmp_path / "out", bootstraps=100, threads=1)
     films = load(fused.bundle).predict(Cohort.read(folder).files("film"))
     assert done.predictions["diagnosis"].probability("NEC") == pytest.approx(
@@ -426,16 +406,16 @@ def _short(folder: Path, **changes: Any) -> Study:
 
 def _empty(folder: Path, cells: dict[str, list[int]]) -> Rows:
     """Empty some cells of the cohort file, by column, in some rows from 0."""
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     for column, places in cells.items():
         for i in places:
             rows[i][column] = ""
-    _write(folder / "cohort.csv", rows)
+    write_rows(folder / "cohort.csv", rows)
     return rows
 
 
 def _labs(folder: Path) -> list[str]:
-    return [r["column"] for r in _rows(folder / "columns.csv")]
+    return [r["column"] for r in read_rows(folder / "columns.csv")]
 
 
 def test_cases_that_lack_films_or_values_are_learned_from_and_answered(
@@ -499,7 +479,7 @@ def test_screening_leaves_every_fold_its_own_columns_and_the_bundle_theirs(
     aside = run.predictions["diagnosis"].select(arm=PROPOSED, split="holdout")
     answers = predictor.predict(_given(study, aside.case.tolist()))
     assert [a.probabilities["NEC"] for a in answers] == pytest.approx(aside.probability("NEC"), abs=2e-3)
-    for case in _json(run, "explanations.json")["cases"]:
+    for case in read_json(run, "explanations.json")["cases"]:
         moved = {lab["column"] for lab in case["labs"] if lab["contribution"]}
         assert moved <= kept[0] | kept[1]
 
@@ -508,11 +488,11 @@ def test_screening_is_blind_to_the_test_part(newborns: Path, tmp_path: Path, und
     study = _short(newborns, inputs={"labs": {"kind": "table", "screen": 3}})
     before = study.run(out=tmp_path / "before", threads=1)
     splits = read_splits(before.folder / "splits.csv")[1]
-    rows = _rows(newborns / "cohort.csv")
+    rows = read_rows(newborns / "cohort.csv")
     for row in rows:
         if row["case"] in splits[0].test:
             row["sodium"] = "150" if row["diagnosis"] == "NEC" else "120"
-    _write(newborns / "cohort.csv", rows)
+    write_rows(newborns / "cohort.csv", rows)
     after = _short(newborns, inputs={"labs": {"kind": "table", "screen": 3}}).run(out=tmp_path / "after", threads=1)
     first = [load(run.bundle, member="fold-0-0").tables[0]["labs"] for run in (before, after)]
     assert first[0].kept == first[1].kept
@@ -530,7 +510,7 @@ def test_a_case_without_what_a_fold_screened_is_no_case_of_that_arm(
     only = sorted(kept[0] - kept[1])[0]
     rows = _empty(newborns, {name: [5] for name in _labs(newborns) if name != only})
     run = study.run(out=tmp_path / "after", threads=1)
-    record = _json(run, "run.json")["arms"]
+    record = read_json(run, "run.json")["arms"]
     assert record["labs only"]["status"] == "done", record["labs only"]["reason"]
     first, other = load(run.bundle).tables
     seen = {c.name for c in first["labs"].columns}, {c.name for c in other["labs"].columns}
@@ -546,8 +526,8 @@ def test_a_study_of_a_table_alone(newborns: Path, tmp_path: Path) -> None:
     study = Study.from_dict(document, newborns)
     assert not study.check().refusals
     run = study.run(out=tmp_path / "run", threads=1)
-    assert set(_json(run, "run.json")["arms"]) == {"labs", "tree"}
-    content = _json(run, "explanations.json")
+    assert set(read_json(run, "run.json")["arms"]) == {"labs", "tree"}
+    content = read_json(run, "explanations.json")
     assert content["cases"][0]["labs"]
     assert "film" not in content["cases"][0]
     assert (run.folder / "report.html").is_file()
@@ -567,14 +547,14 @@ def test_two_tables_gated_twice_repeated(newborns: Path, tmp_path: Path, undrawn
     validation = {"repeats": 2, "calibration": "platt", "holdout": 0.0, "subgroups": []}
     arms = [{"name": PROPOSED, "network": {"fusion": "gated"}}, {"name": "SVM", "model": "svm", "only": ["labs"]}]
     run = _short(newborns, inputs=inputs, validation=validation, arms=arms).run(out=tmp_path / "run", threads=1)
-    record = _json(run, "run.json")["arms"]
+    record = read_json(run, "run.json")["arms"]
     assert {n for n, a in record.items() if a["kind"] == "network"} == {
         PROPOSED, "film only", "clinic only", "labs only"
     }  # fmt: skip
     assert all(a["status"] == "done" for a in record.values())
     assert record[PROPOSED]["fusion"] == "gated"
     assert len(run.predictions["diagnosis"].select(arm=PROPOSED)) == 80
-    content = _json(run, "explanations.json")
+    content = read_json(run, "explanations.json")
     assert set(content["importance"]) == {"clinic", "labs"}
     for case in content["cases"]:
         assert set(case["modalities"]) == {"film", "clinic", "labs"}
@@ -618,8 +598,8 @@ def test_impossible_studies_are_refused_before_anything_is_written(
 
 
 def _with_outcome(folder: Path) -> None:
-    columns = _rows(folder / "columns.csv")
-    _write(
+    columns = read_rows(folder / "columns.csv")
+    write_rows(
         folder / "columns.csv",
         [
             *columns,
@@ -629,26 +609,26 @@ def _with_outcome(folder: Path) -> None:
 
 
 def _with_a_word(folder: Path) -> None:
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     rows[4]["wbc"] = "high"
-    _write(folder / "cohort.csv", rows)
+    write_rows(folder / "cohort.csv", rows)
 
 
 def _with_a_telltale(folder: Path) -> None:
-    rows = _rows(folder / "cohort.csv")
+    rows = read_rows(folder / "cohort.csv")
     for row in rows:
         row["sodium"] = "150" if row["diagnosis"] == "NEC" else "130"
-    _write(folder / "cohort.csv", rows)
+    write_rows(folder / "cohort.csv", rows)
 
 
 def _with_a_shared_patient(folder: Path) -> None:
-    rows = _rows(folder / "external" / "cohort.csv")
-    rows[2]["patient"] = _rows(folder / "cohort.csv")[0]["patient"]
-    _write(folder / "external" / "cohort.csv", rows)
+    rows = read_rows(folder / "external" / "cohort.csv")
+    rows[2]["patient"] = read_rows(folder / "cohort.csv")[0]["patient"]
+    write_rows(folder / "external" / "cohort.csv", rows)
 
 
 def _with_a_shared_film(folder: Path) -> None:
-    own, other = (_rows(folder / place / "cohort.csv")[1]["film"] for place in (".", "external"))
+    own, other = (read_rows(folder / place / "cohort.csv")[1]["film"] for place in (".", "external"))
     shutil.copyfile(folder / own, folder / "external" / other)
 
 
@@ -682,7 +662,7 @@ def test_rules_count_in_their_order(newborns: Path, tmp_path: Path, undrawn: Non
         {"name": "not measured", "input": "labs", "most_missing": 0.3},
     ]
     run = _short(newborns, eligibility=rules).run(out=tmp_path / "run", threads=1)
-    steps = {s["reason"]: s["cases"] for s in _json(run, "cohort.json")["flow"] if s["step"] == "excluded"}
+    steps = {s["reason"]: s["cases"] for s in read_json(run, "cohort.json")["flow"] if s["step"] == "excluded"}
     early = {case for case, w in weeks.items() if w < 28}
     elsewhere = {r["case"] for r in rows if r["site"] == "hospital 3"} - early
     sparse = {rows[i]["case"] for i in (2, 3, 4)} - early - elsewhere
@@ -697,13 +677,13 @@ def test_rules_count_in_their_order(newborns: Path, tmp_path: Path, undrawn: Non
 def test_an_owed_arm_takes_no_name_that_is_taken(newborns: Path, tmp_path: Path, undrawn: None) -> None:
     arms = [{"name": PROPOSED, "network": {"hidden": 4}}, {"name": "labs only", "model": "decision_tree"}]
     run = _short(newborns, arms=arms).run(out=tmp_path / "run", threads=1)
-    kinds = {name: arm["kind"] for name, arm in _json(run, "run.json")["arms"].items()}
+    kinds = {name: arm["kind"] for name, arm in read_json(run, "run.json")["arms"].items()}
     assert kinds["labs only"] == "classical"
     assert kinds["labs only, network"] == kinds["film only"] == "network"
 
 
 def test_a_hospital_without_films_may_be_the_one_left_out(newborns: Path, tmp_path: Path) -> None:
-    rows = _rows(newborns / "cohort.csv")
+    rows = read_rows(newborns / "cohort.csv")
     unfilmed = [i for i, row in enumerate(rows) if row["site"] == "hospital 1"]
     _empty(newborns, {"film": unfilmed})
     validation = {"by": "leave_one_site_out", "inner": 0.4, "holdout": 0.0, "subgroups": []}
@@ -722,10 +702,10 @@ def test_an_arm_with_nothing_to_decide_on_says_so(newborns: Path, tmp_path: Path
     changes = {"validation": {"holdout": 0.0, "inner": 0.3, "subgroups": []}}
     before = _short(newborns, **changes).run(out=tmp_path / "before", threads=1)
     inner = read_splits(before.folder / "splits.csv")[1][0].inner
-    rows = _rows(newborns / "cohort.csv")
+    rows = read_rows(newborns / "cohort.csv")
     _empty(newborns, {"film": [i for i, row in enumerate(rows) if row["case"] in inner]})
     run = _short(newborns, **changes).run(out=tmp_path / "run", threads=1)
-    record = _json(run, "run.json")["arms"]["film only"]
+    record = read_json(run, "run.json")["arms"]["film only"]
     assert record["status"] == "failed"
     assert "no case of the inner part" in record["reason"]
 
@@ -747,7 +727,7 @@ def test_an_arm_that_combines_a_failed_one_fails_alone(
     arms = [{"name": PROPOSED}, {"name": "tree", "model": "decision_tree"}]
     arms += [{"name": "late", "combine": [PROPOSED, "tree"]}]
     run = _short(newborns, arms=arms).run(out=tmp_path / "run", threads=1)
-    record = _json(run, "run.json")["arms"]
+    record = read_json(run, "run.json")["arms"]
     assert (record["tree"]["status"], record["tree"]["reason"]) == ("failed", "no tree grew")
     assert record["late"]["status"] == "failed"
     assert "'tree', which failed" in record["late"]["reason"]
@@ -785,9 +765,9 @@ def test_killed_and_resumed_it_writes_the_same_bytes(fused: Run, fused_study: St
 @pytest.mark.slow
 def test_permuted_labels_give_an_auc_whose_interval_holds_one_half(tmp_path: Path, undrawn: None) -> None:
     path = small_fused_study(tmp_path / "films", seed=8, patients=90, ineligible=0)
-    rows = _rows(path.parent / "cohort.csv")
+    rows = read_rows(path.parent / "cohort.csv")
     shuffled = np.random.default_rng(1).permutation([r["diagnosis"] for r in rows]).tolist()
-    _write(path.parent / "cohort.csv", [{**r, "diagnosis": d} for r, d in zip(rows, shuffled, strict=True)])
+    write_rows(path.parent / "cohort.csv", [{**r, "diagnosis": d} for r, d in zip(rows, shuffled, strict=True)])
     changes = {"eligibility": [], "inputs": {"labs": {"kind": "table", "screen": 5}}, "validation": {"folds": 5}}
     run = Study.read(path, changes).run(out=tmp_path / "out", threads=1)
     for arm in ARMS:

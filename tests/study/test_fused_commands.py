@@ -10,23 +10,10 @@ from typing import Any
 
 import pytest
 from tests.study.conftest import small_fused_study
+from tests.study_files import Rows, read_rows, write_rows
 from tests.test_cli import Done, call
 
 from tenfold.study import Run, Study
-
-Rows = list[dict[str, str]]
-
-
-def _rows(path: Path) -> Rows:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def _write(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="") as handle:
-        out = csv.DictWriter(handle, rows[0])
-        out.writeheader()
-        out.writerows(rows)
 
 
 @pytest.fixture
@@ -45,8 +32,8 @@ def copy(fused: Run, tmp_path: Path) -> Path:
 def test_a_cohort_file_is_answered_row_by_row(fused: Run, elsewhere: Path) -> None:
     done = call("predict", fused.bundle, elsewhere, "--json")
     assert (done.code, done.err) == (0, "")
-    assert [r["case"] for r in done.json] == [r["case"] for r in _rows(elsewhere)]
-    table = _rows(fused.folder / "external" / "elsewhere" / "predictions" / "diagnosis.csv")
+    assert [r["case"] for r in done.json] == [r["case"] for r in read_rows(elsewhere)]
+    table = read_rows(fused.folder / "external" / "elsewhere" / "predictions" / "diagnosis.csv")
     for row, known in zip(done.json, table, strict=True):
         assert row["probabilities"]["NEC"] == pytest.approx(float(known["p_NEC"]), abs=1e-5)
         assert row["missing_inputs"] == []
@@ -56,13 +43,13 @@ def test_a_cohort_file_is_answered_row_by_row(fused: Run, elsewhere: Path) -> No
 def test_rows_that_lack_something_say_so_and_one_with_nothing_has_no_answer(
     fused: Run, elsewhere: Path, tmp_path: Path
 ) -> None:
-    rows = _rows(elsewhere)[:4]
-    labs = [r["column"] for r in _rows(elsewhere.parent / "columns.csv")]
+    rows = read_rows(elsewhere)[:4]
+    labs = [r["column"] for r in read_rows(elsewhere.parent / "columns.csv")]
     rows[0]["film"] = ""
     rows[1] |= dict.fromkeys(labs, "")
     rows[2] |= {"film": "", **dict.fromkeys(labs, "")}
     rows[3]["film"] = "films/gone.png"
-    _write(elsewhere, rows)
+    write_rows(elsewhere, rows)
     done = call("predict", fused.bundle, elsewhere, "--json", "--heatmap", tmp_path / "maps")
     assert done.code == 1
     first, second, third, fourth = done.json
@@ -84,7 +71,7 @@ def test_rows_that_lack_something_say_so_and_one_with_nothing_has_no_answer(
 
 
 def test_a_film_alone_is_answered_without_the_values(fused: Run, fused_study: Study, elsewhere: Path) -> None:
-    film = elsewhere.parent / _rows(elsewhere)[0]["film"]
+    film = elsewhere.parent / read_rows(elsewhere)[0]["film"]
     (row,) = call("predict", fused.bundle, film, "--json").json
     assert row["missing_inputs"] == ["labs"]
     assert row["decision"] in ("NEC", "non-NEC")
@@ -101,9 +88,9 @@ def test_a_film_alone_is_answered_without_the_values(fused: Run, fused_study: St
 def test_a_cell_that_cannot_be_read_is_refused_by_its_row(
     fused: Run, elsewhere: Path, column: str, cell: str, words: str
 ) -> None:
-    rows = _rows(elsewhere)
+    rows = read_rows(elsewhere)
     rows[0][column] = cell
-    _write(elsewhere, rows)
+    write_rows(elsewhere, rows)
     done = call("predict", fused.bundle, elsewhere, "--json")
     assert (done.code, done.out) == (1, "")
     assert words in done.words
@@ -111,7 +98,7 @@ def test_a_cell_that_cannot_be_read_is_refused_by_its_row(
 
 
 def test_a_cohort_file_without_a_column_or_that_is_not_there(fused: Run, elsewhere: Path, tmp_path: Path) -> None:
-    _write(elsewhere, [{k: v for k, v in row.items() if k != "albumin"} for row in _rows(elsewhere)])
+    write_rows(elsewhere, [{k: v for k, v in row.items() if k != "albumin"} for row in read_rows(elsewhere)])
     assert "no column 'albumin'" in call("predict", fused.bundle, elsewhere).words
     assert "gone.csv" in call("predict", fused.bundle, tmp_path / "gone.csv").words
 
@@ -144,7 +131,7 @@ def test_readers_of_an_external_set_are_written_beside_it(copy: Path, elsewhere:
 
 
 def _ratings(path: Path, cases: list[str]) -> Path:
-    _write(
+    write_rows(
         path,
         [
             {"reader": reader, "case": case, "rating": str((7 * i + 3 * k) % 10)}
@@ -166,7 +153,7 @@ def test_readers_of_the_studys_own_cases(fused: Run, copy: Path, tmp_path: Path,
 
 def test_ratings_that_cannot_be_used_are_refused_and_nothing_is_written(fused: Run, copy: Path, tmp_path: Path) -> None:
     cases = fused.predictions["diagnosis"].select(arm="film + labs", split="holdout").case.tolist()
-    good = _rows(_ratings(tmp_path / "good.csv", cases))
+    good = read_rows(_ratings(tmp_path / "good.csv", cases))
     before = (copy / "report.html").read_bytes()
     wrong: list[tuple[Rows, str]] = [
         ([{**r, "case": f"z{r['case']}"} for r in good], "none of the readers'"),
@@ -176,7 +163,7 @@ def test_ratings_that_cannot_be_used_are_refused_and_nothing_is_written(fused: R
         ([{"reader": r["reader"], "case": r["case"], "score": r["rating"]} for r in good], "rating"),
     ]
     for rows, words in wrong:
-        _write(tmp_path / "wrong.csv", rows)
+        write_rows(tmp_path / "wrong.csv", rows)
         done = call("readers", copy, tmp_path / "wrong.csv", "--json")
         assert (done.code, done.out) == (1, ""), words
         assert words in done.words
@@ -208,9 +195,9 @@ def test_simulate_and_check(tmp_path: Path) -> None:
 
 def test_check_refuses_what_a_run_would(tmp_path: Path) -> None:
     study = small_fused_study(tmp_path / "films", patients=40, source=20, external=8, ineligible=0)
-    rows = _rows(study.parent / "cohort.csv")
+    rows = read_rows(study.parent / "cohort.csv")
     rows[3]["albumin"] = "n/a"
-    _write(study.parent / "cohort.csv", rows)
+    write_rows(study.parent / "cohort.csv", rows)
     done = call("check", study)
     assert done.code == 1
     with (study.parent / "findings.csv").open(newline="") as handle:
@@ -238,8 +225,8 @@ def test_an_impossible_study_is_refused(fused_study: Study, tmp_path: Path, chan
 def test_a_table_is_imported_checked_and_run(tmp_path: Path) -> None:
     study = small_fused_study(tmp_path / "films", patients=40, source=0, external=0, ineligible=0, missing="none")
     columns = ["crp", "pct", "wbc", "platelets"]
-    rows = [{k: r[k] for k in ("patient", "diagnosis", *columns)} for r in _rows(study.parent / "cohort.csv")]
-    _write(tmp_path / "table.csv", rows)
+    rows = [{k: r[k] for k in ("patient", "diagnosis", *columns)} for r in read_rows(study.parent / "cohort.csv")]
+    write_rows(tmp_path / "table.csv", rows)
     out = tmp_path / "imported"
     done: Done = call("import", "table", tmp_path / "table.csv", "--target", "diagnosis", "--out", out, "--json")
     assert (done.code, done.err) == (0, "")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.study.conftest import small_study
+from tests.study_files import read_rows
 
 import tenfold
 from tenfold.cohort.manifest import Cohort
@@ -43,11 +44,6 @@ FILES = [
 ]
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def test_every_promised_file_is_there_and_nothing_of_the_work(run: Run) -> None:
     for name in FILES:
         assert (run.folder / name).is_file(), name
@@ -65,7 +61,7 @@ def test_evaluation_has_the_promised_shape(run: Run) -> None:
 
 
 def test_predictions_have_the_promised_columns_and_cover_every_case_once(run: Run, study: Study) -> None:
-    rows = _rows(run.folder / "predictions" / "diagnosis.csv")
+    rows = read_rows(run.folder / "predictions" / "diagnosis.csv")
     promised = ["case", "patient", "site", "split", "repeat", "fold", "arm", "label", "p_normal", "p_pneumonia"]
     assert list(rows[0]) == promised
     cases = set(study.cohort().case.tolist())
@@ -77,7 +73,7 @@ def test_predictions_have_the_promised_columns_and_cover_every_case_once(run: Ru
 
 def test_no_patient_is_on_two_sides_of_a_split(run: Run) -> None:
     holdout, splits = read_splits(run.folder / "splits.csv")
-    patient = {r["case"]: r["patient"] for r in _rows(run.folder / "splits.csv")}
+    patient = {r["case"]: r["patient"] for r in read_rows(run.folder / "splits.csv")}
     aside = {patient[c] for c in holdout}
     assert aside
     for split in splits:
@@ -89,7 +85,7 @@ def test_no_patient_is_on_two_sides_of_a_split(run: Run) -> None:
 
 def test_predictions_of_a_fold_are_of_its_test_part(run: Run) -> None:
     _, splits = read_splits(run.folder / "splits.csv")
-    rows = [r for r in _rows(run.folder / "predictions" / "diagnosis.csv") if r["split"] == "out_of_fold"]
+    rows = [r for r in read_rows(run.folder / "predictions" / "diagnosis.csv") if r["split"] == "out_of_fold"]
     for split in splits:
         own = {r["case"] for r in rows if (int(r["repeat"]), int(r["fold"])) == (split.repeat, split.fold)}
         assert own == set(split.test)
@@ -100,7 +96,7 @@ def test_the_record_says_what_was_done(run: Run) -> None:
     assert record["status"] == "done"
     assert record["opened"][0]["what"] == "holdout"
     assert record["simulated"]["ceiling_auc"] == pytest.approx(0.953, abs=1e-3)
-    assert set(record["arms"]) == {a["arm"] for a in _rows(run.folder / "operating_points.csv")}
+    assert set(record["arms"]) == {a["arm"] for a in read_rows(run.folder / "operating_points.csv")}
     first = record["stages"]["dilated, adult films"]
     assert [s["name"] for s in first] == ["adults", "children"]
     assert [s["name"] for s in record["stages"]["dilated, no pre-training"]] == ["children"]
@@ -123,7 +119,7 @@ def test_the_bundle_gives_the_runs_own_holdout_predictions(run: Run, study: Stud
     answers = predictor.predict(films)
     got = np.array([a.probabilities["pneumonia"] for a in answers])
     assert np.abs(got - aside.probability("pneumonia")).max() < 1e-4
-    point = next(r for r in _rows(run.folder / "operating_points.csv") if r["repeat"] == "-1")
+    point = next(r for r in read_rows(run.folder / "operating_points.csv") if r["repeat"] == "-1")
     assert predictor.operating_point.threshold == float(point["threshold"])
 
 
@@ -247,8 +243,8 @@ def test_impossible_studies_are_refused_before_anything_is_written(
 def test_a_source_cohort_that_holds_the_studys_films_is_refused(tmp_path: Path) -> None:
     path = small_study(tmp_path / "films")
     adults = path.parent / "adults"
-    rows = _rows(adults / "cohort.csv")
-    own = _rows(path.parent / "cohort.csv")[0]["film"]
+    rows = read_rows(adults / "cohort.csv")
+    own = read_rows(path.parent / "cohort.csv")[0]["film"]
     shutil.copyfile(path.parent / own, adults / rows[0]["film"])
     with pytest.raises(AuditError, match="also pictures of the study"):
         Study.read(path).run(out=tmp_path / "out", threads=1)
@@ -286,7 +282,7 @@ def test_killed_at_three_moments_and_resumed_it_writes_the_same_bytes(run: Run, 
 def test_permuted_labels_give_an_auc_whose_interval_holds_one_half(tmp_path: Path) -> None:
     path = small_study(tmp_path / "films", seed=8)
     cohort = path.parent / "cohort.csv"
-    rows = _rows(cohort)
+    rows = read_rows(cohort)
     rng = np.random.default_rng(0)
     patients = sorted({r["patient"] for r in rows})
     outcome = {r["patient"]: r["diagnosis"] for r in rows}

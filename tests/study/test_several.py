@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.study_files import Rows, read_json, read_rows, write_rows
 
 from tenfold.bundle import load
 from tenfold.cohort.manifest import Cohort
@@ -25,7 +25,6 @@ from tenfold.study.bench import Bench
 from tenfold.study.preparing import kept_together
 from tenfold.types import PredictionTable
 
-Rows = list[dict[str, str]]
 TARGETS = ("iq", "level", "disease")
 VALUES = ("a", "b", "c", "d")
 ARMS = ("proposed", "single", "tree", "late")
@@ -121,23 +120,6 @@ def _patients(prefix: str, n: int, seed: int) -> Rows:
     ]
 
 
-def _rows(path: Path) -> Rows:
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def _write(path: Path, rows: Rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as handle:
-        out = csv.DictWriter(handle, rows[0])
-        out.writeheader()
-        out.writerows(rows)
-
-
-def _json(run: Run, name: str) -> Any:
-    return json.loads((run.folder / name).read_text())
-
-
 def small_several(folder: Path) -> Path:
     """Sixty patients, some outcomes and values of whom are unknown, and sixteen elsewhere."""
     rows = _patients("p", 60, 1)
@@ -145,11 +127,11 @@ def small_several(folder: Path) -> Path:
         for i in places:
             rows[i][COLUMNS[target]] = ""
     rows[9]["a"] = rows[11]["d"] = ""
-    _write(folder / "cohort.csv", rows)
-    _write(folder / "columns.csv", [{"column": name, "kind": "number"} for name in VALUES])
+    write_rows(folder / "cohort.csv", rows)
+    write_rows(folder / "columns.csv", [{"column": name, "kind": "number"} for name in VALUES])
     elsewhere = _patients("x", 16, 2)
     elsewhere[3]["score"] = elsewhere[4]["level"] = ""
-    _write(folder / "external" / "cohort.csv", elsewhere)
+    write_rows(folder / "external" / "cohort.csv", elsewhere)
     (folder / "study.toml").write_text(STUDY)
     return folder
 
@@ -173,12 +155,6 @@ def several(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("study", "external"):
-        monkeypatch.setattr(f"tenfold.study.{place}.write_report", lambda folder: folder)
-
-
-@pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "study", ignore=shutil.ignore_patterns(".tenfold", "run")))
 
@@ -188,11 +164,11 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_every_file_tells_of_every_target(several: Run) -> None:
     for name in ("evaluation", "evaluation_holdout", "comparisons", "folds", "curves", "conformal", "subgroups"):
-        assert tuple(_json(several, f"{name}.json")) == TARGETS, name
-    assert tuple(_json(several, "sample_size.json")) == TARGETS
+        assert tuple(read_json(several, f"{name}.json")) == TARGETS, name
+    assert tuple(read_json(several, "sample_size.json")) == TARGETS
     assert sorted(p.name for p in (several.folder / "predictions").iterdir()) == sorted(f"{t}.csv" for t in TARGETS)
     assert tuple(several.predictions) == tuple(several.evaluation) == TARGETS
-    record = _json(several, "run.json")
+    record = read_json(several, "run.json")
     assert [(t["name"], t["kind"], t["positive"]) for t in record["targets"]] == [
         ("iq", "score", "below 85"),
         ("level", "ordinal", "moderate or above"),
@@ -205,7 +181,7 @@ def test_every_file_tells_of_every_target(several: Run) -> None:
 
 
 def test_every_arm_of_every_target_has_its_decisions(several: Run) -> None:
-    rows = _rows(several.folder / "operating_points.csv")
+    rows = read_rows(several.folder / "operating_points.csv")
     assert next(iter(rows[0])) == "target"
     found = {(r["target"], r["arm"], r["repeat"], r["fold"]) for r in rows}
     assert len(found) == len(rows)
@@ -213,7 +189,7 @@ def test_every_arm_of_every_target_has_its_decisions(several: Run) -> None:
     assert found == {(target, arm, *place) for target in TARGETS for arm in ARMS for place in places}
     for target in TARGETS:
         assert tuple(several.evaluation[target]) == ARMS
-        assert {c["arm"] for c in _json(several, "comparisons.json")[target]} == set(ARMS) - {"proposed"}
+        assert {c["arm"] for c in read_json(several, "comparisons.json")[target]} == set(ARMS) - {"proposed"}
 
 
 def test_each_target_is_told_of_whom_its_outcome_is_known_and_of_nobody_else(several: Run, study: Study) -> None:
@@ -233,10 +209,10 @@ def test_each_target_is_told_of_whom_its_outcome_is_known_and_of_nobody_else(sev
 
 
 def test_who_has_no_outcome_at_all_is_left_out(several: Run) -> None:
-    steps = [(s["step"], s["cases"], s["reason"]) for s in _json(several, "cohort.json")["flow"]]
+    steps = [(s["step"], s["cases"], s["reason"]) for s in read_json(several, "cohort.json")["flow"]]
     assert steps[:3] == [("in the cohort file", 60, ""), ("excluded", 1, "outcome unknown"), ("analysed", 59, "")]
-    assert "p006" not in {r["case"] for r in _rows(several.folder / "splits.csv")}
-    described = _json(several, "cohort.json")["outcomes"]
+    assert "p006" not in {r["case"] for r in read_rows(several.folder / "splits.csv")}
+    described = read_json(several, "cohort.json")["outcomes"]
     assert [described[target]["n_cases"] for target in TARGETS] == [57, 58, 58]
 
 
@@ -261,7 +237,7 @@ def test_families_and_groups_are_joined_to_one_whoever_is_named_first(study: Stu
 
 
 def test_the_network_that_tells_all_and_those_that_tell_one_are_different_arms(several: Run) -> None:
-    record = _json(several, "run.json")["arms"]
+    record = read_json(several, "run.json")["arms"]
     assert {name: arm["kind"] for name, arm in record.items()} == {
         "proposed": "network", "single": "network", "tree": "classical", "late": "late"
     }  # fmt: skip
@@ -283,7 +259,7 @@ def test_a_score_is_also_followed_far_from_its_cut(several: Run) -> None:
 
 def test_what_can_be_learned_is_learned(study: Study, tmp_path: Path, undrawn: None) -> None:
     rows = _patients("p", 160, 1)
-    _write(tmp_path / "cohort.csv", [{**r, "level": ""} if i < 20 else r for i, r in enumerate(rows)])
+    write_rows(tmp_path / "cohort.csv", [{**r, "level": ""} if i < 20 else r for i, r in enumerate(rows)])
     shutil.copy(study.folder / "columns.csv", tmp_path)
     (tmp_path / "study.toml").write_text(STUDY)
     changes: dict[str, Any] = {"training": {"epochs": 30}, "external": [], "validation": {"holdout": 0}}
@@ -306,7 +282,7 @@ def test_the_same_seed_gives_the_same_bytes(several: Run, study: Study, tmp_path
 
 
 def _given(folder: Path, cases: list[str]) -> list[dict[str, Any]]:
-    rows = {r["case"]: r for r in _rows(folder / "cohort.csv")}
+    rows = {r["case"]: r for r in read_rows(folder / "cohort.csv")}
     return [{"values": {name: rows[case][name] for name in VALUES}} for case in cases]
 
 
@@ -316,7 +292,7 @@ def test_the_bundle_gives_the_runs_own_holdout_predictions_of_every_target(sever
     assert predictor.target == "iq"
     points = {
         r["target"]: r
-        for r in _rows(several.folder / "operating_points.csv")
+        for r in read_rows(several.folder / "operating_points.csv")
         if (r["arm"], r["repeat"]) == ("proposed", "-1")
     }
     for target in TARGETS:
@@ -361,12 +337,12 @@ def test_other_patients_are_evaluated_for_every_target(several: Run, folder: Pat
     assert [(t["name"], t["positive"], t["known"]) for t in record["targets"]] == [
         ("iq", "below 85", 15), ("level", "moderate or above", 15), ("disease", "yes", 16)
     ]  # fmt: skip
-    assert {r["target"] for r in _rows(place / "operating_points.csv")} == set(TARGETS)
+    assert {r["target"] for r in read_rows(place / "operating_points.csv")} == set(TARGETS)
 
 
 def _elsewhere(folder: Path, to: Path, change: Mapping[str, str]) -> Cohort:
     """The other patients, some of their cells changed throughout."""
-    _write(to / "cohort.csv", [{**r, **change} for r in _rows(folder / "external" / "cohort.csv")])
+    write_rows(to / "cohort.csv", [{**r, **change} for r in read_rows(folder / "external" / "cohort.csv")])
     return Cohort.read(to)
 
 
@@ -380,7 +356,7 @@ def test_other_patients_of_one_side_have_no_auc_and_a_reason(
         assert (found["auc"]["value"], found["sensitivity"]["n"]) == (None, 16)
         assert "one class" in found["auc"]["method"]
     assert done.evaluation["iq"]["proposed"]["pearson_r"]["value"] is None
-    assert [t["positive"] for t in _json(done, "run.json")["targets"]] == ["below 85", "moderate or above", "yes"]
+    assert [t["positive"] for t in read_json(done, "run.json")["targets"]] == ["below 85", "moderate or above", "yes"]
 
 
 def test_other_patients_without_one_of_the_outcomes_are_refused_by_its_name(
@@ -388,8 +364,8 @@ def test_other_patients_without_one_of_the_outcomes_are_refused_by_its_name(
 ) -> None:
     with pytest.raises(AuditError, match=r"Target iq:.*there is no outcome at all"):
         evaluate_bundle(several.bundle, _elsewhere(folder, tmp_path / "a", {"score": ""}), out=tmp_path / "out")
-    rows = _rows(folder / "external" / "cohort.csv")
-    _write(tmp_path / "b" / "cohort.csv", [{k: v for k, v in r.items() if k != "level"} for r in rows])
+    rows = read_rows(folder / "external" / "cohort.csv")
+    write_rows(tmp_path / "b" / "cohort.csv", [{k: v for k, v in r.items() if k != "level"} for r in rows])
     with pytest.raises(AuditError, match=r"Target level:.*no column 'level'"):
         evaluate_bundle(several.bundle, Cohort.read(tmp_path / "b"), out=tmp_path / "out")
     with pytest.raises(BundleError, match="a column for 3 targets"):
@@ -421,7 +397,7 @@ def test_folds_trained_together_give_the_same_bytes_after_a_kill(
 ) -> None:
     study = Study.read(folder, SPAN)
     whole = study.run(out=tmp_path / "whole", threads=1)
-    record = _json(whole, "run.json")["arms"]
+    record = read_json(whole, "run.json")["arms"]
     assert (record["proposed"]["together"], record["single"]["together"]) == (True, True)
     run_fold, done = arms_of_networks.run_fold, []
 
@@ -438,9 +414,9 @@ def test_folds_trained_together_give_the_same_bytes_after_a_kill(
     resumed = study.run(out=tmp_path / "killed", resume=True, threads=1)
     for name in ("predictions/iq.csv", "predictions/disease.csv", "operating_points.csv", "evaluation.json"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
-    again = _json(resumed, "run.json")["arms"]
+    again = read_json(resumed, "run.json")["arms"]
     assert (again["proposed"]["together"], again["single"]["together"]) == (True, True)
-    assert _json(resumed, "run.json")["hashes"]["bundle"] != ""
+    assert read_json(resumed, "run.json")["hashes"]["bundle"] != ""
     weights = [sorted(p.read_bytes() for p in (run.bundle / "weights").iterdir()) for run in (whole, resumed)]
     assert weights[0] == weights[1]
 
@@ -449,7 +425,7 @@ def test_a_network_of_its_own_is_that_of_a_study_of_that_target_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ) -> None:
     unknown = {i for places in UNKNOWN.values() for i in places}
-    _write(tmp_path / "cohort.csv", [r for i, r in enumerate(_rows(folder / "cohort.csv")) if i not in unknown])
+    write_rows(tmp_path / "cohort.csv", [r for i, r in enumerate(read_rows(folder / "cohort.csv")) if i not in unknown])
     shutil.copy(folder / "columns.csv", tmp_path)
     (tmp_path / "study.toml").write_text(STUDY)
     both = Study.read(tmp_path, SPAN).run(out=tmp_path / "both", threads=1)
@@ -489,19 +465,19 @@ def _all(rows: Rows, cells: Mapping[str, str]) -> None:
 def test_a_target_that_cannot_be_told_stops_the_run_by_its_name(
     copy: Path, tmp_path: Path, cells: dict[str, str], words: str
 ) -> None:
-    rows = _rows(copy / "cohort.csv")
+    rows = read_rows(copy / "cohort.csv")
     _all(rows, cells)
-    _write(copy / "cohort.csv", rows)
+    write_rows(copy / "cohort.csv", rows)
     with pytest.raises(AuditError, match=words):
         Study.read(copy).run(out=tmp_path / "out", threads=1)
     assert not (tmp_path / "out").exists()
 
 
 def test_too_few_of_one_target_are_refused_by_its_name(copy: Path, tmp_path: Path) -> None:
-    rows = _rows(copy / "cohort.csv")
+    rows = read_rows(copy / "cohort.csv")
     for row in rows[4:]:
         row["disease"] = "no" if row["disease"] else ""
-    _write(copy / "cohort.csv", rows)
+    write_rows(copy / "cohort.csv", rows)
     with pytest.raises(AuditError, match=r"patients have the class 'yes', too few for 2 folds"):
         Study.read(copy).run(out=tmp_path / "out", threads=1)
 
@@ -542,7 +518,7 @@ def test_an_arm_that_fails_for_one_target_fails_for_all_and_alone(
     arms = [{"name": "proposed"}, {"name": "tree", "model": "decision_tree"}]
     arms += [{"name": "late", "combine": ["proposed", "tree"]}]
     run = Study.read(folder, {**SPAN, "arms": arms}).run(out=tmp_path / "run", threads=1)
-    record = _json(run, "run.json")["arms"]
+    record = read_json(run, "run.json")["arms"]
     assert {name: arm["status"] for name, arm in record.items()} == {
         "proposed": "done", "tree": "failed", "late": "failed"
     }  # fmt: skip

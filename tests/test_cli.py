@@ -246,7 +246,7 @@ def test_predict_as_json(bundle: Path, film: Path, tmp_path: Path) -> None:
     assert [r["case"] for r in rows] == [str(film)] * 2
     assert sum(rows[0]["probabilities"].values()) == pytest.approx(1)
     assert rows[0]["decision"] in ("normal", "pneumonia")
-    maps = [Path(r["heatmap"]) for r in rows]
+    maps = [Path(r["heatmaps"][0]) for r in rows]
     assert len(set(maps)) == 2
     for path in maps:
         with Image.open(path) as drawn:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SIMULATOR_OPTIONS = (
     "patients", "prevalence", "adults", "shift", "marker_shortcut", "duplicates", "shared_patients",
     "size", "source", "external", "readers", "missing", "legibility", "ineligible",
-    "neonates", "regions", "transfer", "preset", "missing_scores",
+    "neonates", "regions", "transfer", "preset", "missing_scores", "pictures", "sites", "missing_views",
 )  # fmt: skip
 
 app = typer.Typer(
@@ -55,7 +55,8 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; all if left out.
 @app.command(name="import")
 def import_(
     layout: Annotated[
-        str, typer.Argument(help="The layout: abide, bids, breast, folders, kermany, medmnist, nih, redcap, table.")
+        str,
+        typer.Argument(help="The layout: abide, bids, breast, busi, folders, kermany, medmnist, nih, redcap, table."),
     ],
     source: Annotated[Path, typer.Argument(help="The folder (or .npz file) as it was downloaded.")],
     out: Out,
@@ -222,9 +223,8 @@ def predict(
     if heatmap is not None:
         for position, (case, row) in enumerate(zip(cases, first, strict=True)):
             if row["decision"] is not None:
-                stem = Path(row["case"]).stem
-                path = _write_heatmap(predictor, case, heatmap / f"{position:03d}-{stem}.png")
-                row["heatmap"] = None if path is None else str(path)
+                stem = f"{position:03d}-{Path(row['case']).stem}"
+                row["heatmaps"] = [str(path) for path in _write_heatmaps(predictor, case, heatmap, stem)]
     if as_json:
         _print_json(rows)
     elif not quiet:
@@ -282,7 +282,7 @@ def report(
 
 @app.command()
 def simulate(
-    system: Annotated[str, typer.Argument(help="Which disease: nec, neurodevelopment, pneumonia.")],
+    system: Annotated[str, typer.Argument(help="Which disease: lymphnode, nec, neurodevelopment, pneumonia.")],
     out: Out,
     patients: Annotated[int | None, typer.Option(help="How many patients.", min=20)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 1,
@@ -307,12 +307,17 @@ def simulate(
     shared_patients: Annotated[
         int | None, typer.Option(help="pneumonia: plant so many patients with both outcomes.", min=0)
     ] = None,
-    size: Annotated[int | None, typer.Option(help="nec: side of the films, pixels.", min=48)] = None,
-    source: Annotated[int | None, typer.Option(help="nec: older children's films to learn from first.", min=0)] = None,
+    size: Annotated[int | None, typer.Option(help="lymphnode, nec: side of the pictures, pixels.", min=48)] = None,
+    source: Annotated[
+        int | None,
+        typer.Option(help="nec: older children, lymphnode: another organ's patients, to learn from first.", min=0),
+    ] = None,
     external: Annotated[int | None, typer.Option(help="nec: newborns of another hospital.", min=0)] = None,
     readers: Annotated[int | None, typer.Option(help="nec: doctors who rate the external set.", min=0)] = None,
     missing: Annotated[str | None, typer.Option(help="nec: missing values: none, random, realistic.")] = None,
-    legibility: Annotated[float | None, typer.Option(help="nec: how plain the signs are.", min=0, max=1)] = None,
+    legibility: Annotated[
+        float | None, typer.Option(help="lymphnode, nec: how plain the signs are.", min=0, max=1)
+    ] = None,
     ineligible: Annotated[int | None, typer.Option(help="nec: rows that eligibility must find.", min=0)] = None,
     neonates: Annotated[
         int | None, typer.Option(help="neurodevelopment: newborns without labels to learn from.", min=1)
@@ -327,6 +332,11 @@ def simulate(
     ] = None,
     missing_scores: Annotated[
         float | None, typer.Option(help="neurodevelopment: part of each score that is left out.", min=0, max=0.95)
+    ] = None,
+    pictures: Annotated[int | None, typer.Option(help="lymphnode: most pictures of a view.", min=1)] = None,
+    sites: Annotated[int | None, typer.Option(help="lymphnode: hospitals.", min=1)] = None,
+    missing_views: Annotated[
+        float | None, typer.Option(help="lymphnode: part of the views that patients lack.", min=0, max=0.9)
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -346,6 +356,140 @@ def simulate(
     made = SIMULATORS[system](out, seed=seed, **asked)
     write_atomically(out / "study.toml", builtin_study_text(f"{system}_simulated.toml"))
     _tell(quiet, as_json, {"study": str(out / "study.toml"), "ceiling_auc": round(made.ceiling_auc, 4)})
+
+
+@app.command()
+def contact_sheet(
+    study: Annotated[Path, typer.Argument(help="A study.toml, or the folder that holds one.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pages, one a view and hundred pictures.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show every picture before and after it is masked, for a person to look at and sign."""
+    from tenfold.study import Study
+    from tenfold.study.sheets import write_contact_sheets
+
+    with _progress(quiet or as_json) as progress:
+        pages = write_contact_sheets(Study.read(study), out, progress)
+    _tell(quiet, as_json, {"pages": [str(page) for page in pages]})
+
+
+@app.command()
+def serve(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundle folders; each is a model to choose.")],
+    log: Annotated[Path, typer.Option(help="Folder of the log, which only grows.")] = Path("tenfold-log"),
+    host: Annotated[str, typer.Option(help="Address; any but this machine's own needs --users or a proxy.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    users: Annotated[Path | None, typer.Option(help="File of users, as `tenfold user` writes it.")] = None,
+    trusted_header: Annotated[str, typer.Option(help="Header in which a proxy names the user.")] = "",
+    trusted_hop: Annotated[list[str] | None, typer.Option(help="Address of that proxy. Can be repeated.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Name that people type. Can be repeated.")] = None,
+    retention_days: Annotated[int, typer.Option(help="Older parts of the log are removed; 0 keeps all.", min=0)] = 400,
+    rate: Annotated[int, typer.Option(help="Questions a minute and user.", min=1)] = 120,
+    queue: Annotated[int, typer.Option(help="Cases that may wait.", min=1)] = 64,
+    threads: Annotated[int, typer.Option(help="CPU threads of the networks; 0: all.", min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Offer bundles to a browser and over an API. Research use only - not a medical device."""
+    from tenfold.serve.app import serve as serve_app
+    from tenfold.serve.decode import Limits
+    from tenfold.serve.engine import Engine, EngineSettings
+    from tenfold.serve.settings import Settings
+
+    settings = Settings(
+        log=log,
+        host=host,
+        port=port,
+        users=users,
+        trusted_header=trusted_header,
+        trusted_hops=tuple(trusted_hop or ()),
+        allow_hosts=tuple(allow_host or ()),
+        retention_days=retention_days,
+        rate=rate,
+        queue=queue,
+    )
+    started = Engine.start(
+        bundles,
+        settings=EngineSettings(
+            decoders=settings.workers,
+            limits=Limits(max_pixels=settings.max_pixels),
+            queue=settings.queue,
+            threads=threads,
+            engine=engine,
+        ),
+    )
+    try:
+        if not quiet:
+            for model in started.models.values():
+                typer.echo(f"{model.title}: {model.engine_name}, {model.digest[:12]}")
+        serve_app(started, settings, lambda address: None if quiet else typer.echo(f"{address} (stop with Ctrl-C)"))
+    finally:
+        started.close()
+
+
+user_app = typer.Typer(no_args_is_help=True, help="Who may use the server.")
+app.add_typer(user_app, name="user")
+
+
+@user_app.command(name="add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="The name that they log in with.")],
+    users: Annotated[Path, typer.Option(help="The file of users.")] = Path("users.toml"),
+) -> None:
+    """Add a user, or give one a new password, which is asked for."""
+    from tenfold.serve.users import add_user
+
+    add_user(users, name, typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+@user_app.command(name="remove")
+def user_remove(
+    name: Annotated[str, typer.Argument(help="Whose access ends.")],
+    users: Annotated[Path, typer.Option(help="The file of users.")] = Path("users.toml"),
+) -> None:
+    """Remove a user."""
+    from tenfold.serve.users import remove_user
+
+    remove_user(users, name)
+
+
+log_app = typer.Typer(no_args_is_help=True, help="The log of a server.")
+app.add_typer(log_app, name="log")
+LogFolder = Annotated[Path, typer.Argument(help="The folder of the log.")]
+
+
+@log_app.command(name="verify")
+def log_verify(folder: LogFolder, as_json: AsJson = False) -> None:
+    """Check that no line was changed, removed or moved; exit code 1 where one was."""
+    from tenfold.serve.log_check import head, verify
+
+    found, last = verify(folder), head(folder)
+    if as_json:
+        _print_json({"head": last, "findings": [{**vars(f), "tampering": f.tampering} for f in found]})
+    else:
+        for finding in found:
+            error_console.print(escape(finding.message), style="red" if finding.tampering else "yellow")
+        typer.echo(
+            f"Last line: {last or 'none'}. Whoever can write the folder could build all of it anew: note it down."
+        )
+    if any(finding.tampering for finding in found):
+        raise typer.Exit(1)
+
+
+@log_app.command(name="export")
+def log_export(
+    folder: LogFolder,
+    since: Annotated[str, typer.Option(help="ISO date or time in UTC, from which on.")] = "",
+    until: Annotated[str, typer.Option(help="ISO date or time in UTC, before which.")] = "",
+    form: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",
+) -> None:
+    """Print the lines of a span of time."""
+    from tenfold.serve.log_check import export
+
+    export(folder, sys.stdout, since=since, until=until, form=form)
 
 
 @app.command()
@@ -502,8 +646,8 @@ def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
         typer.echo(f"{predictor.positive} from {point.threshold:.3f} on ({point.rule}). Research use only.")
 
 
-def _write_heatmap(predictor: Predictor, case: Any, path: Path) -> Path | None:
-    """Average the heat maps of all models of the bundle and lay them over the prepared film, where there is one."""
+def _write_heatmaps(predictor: Predictor, case: Any, folder: Path, stem: str) -> list[Path]:
+    """Average the heat maps of all models of the bundle and lay them over the prepared pictures, one file each."""
     import numpy as np
 
     from tenfold.explain.grad_cam import map_step, normalise, raw_grad_cam
@@ -511,20 +655,27 @@ def _write_heatmap(predictor: Predictor, case: Any, path: Path) -> Path | None:
     from tenfold.types import write_atomically
 
     prepared = predictor.prepare(case)
-    view = next((name for name in predictor.preparations if prepared[name] is not None), None)
-    if view is None:
-        return None
-    film = prepared[view]
-    assert film is not None
     stacked = predictor.stack([prepared])
-    index = predictor.classes.index(predictor.positive)
-    maps = []
-    for member, network in enumerate(predictor.networks):
-        inputs = predictor.tensors(stacked, member)
-        step = map_step(network.encoders[view], inputs[view], int(predictor.facts.get("heat_map_layer", 1)))
-        maps.append(raw_grad_cam(network, inputs, view=view, target=predictor.target, index=index, step=step))
-    write_atomically(path, png_bytes(overlay(film, normalise(np.mean(maps, 0))[0])))
-    return path
+    (mean,) = predictor.predict_arrays(stacked)
+    # of two classes the one to be detected is explained, of more the one decided for
+    index = int(mean.argmax()) if len(mean) > 2 else predictor.classes.index(predictor.positive)
+    written = []
+    for view in predictor.preparations:
+        given = prepared[view]
+        if given is None:
+            continue
+        maps = []
+        for member, network in enumerate(predictor.networks):
+            inputs = predictor.tensors(stacked, member)
+            step = map_step(network.encoders[view], inputs[view], int(predictor.facts.get("heat_map_layer", 1)))
+            maps.append(raw_grad_cam(network, inputs, view=view, target=predictor.target, index=index, step=step))
+        (heats,) = normalise(np.mean(maps, 0))
+        films = given if view in predictor.pools else given[None]
+        for i, (film, heat) in enumerate(zip(films, heats if view in predictor.pools else heats[None], strict=True)):
+            several = len(predictor.preparations) > 1 or view in predictor.pools
+            written.append(folder / (f"{stem}-{view}-{i + 1}.png" if several else f"{stem}.png"))
+            write_atomically(written[-1], png_bytes(overlay(film, heat)))
+    return written
 
 
 if __name__ == "__main__":

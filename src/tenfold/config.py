@@ -156,7 +156,7 @@ class EligibilitySection(_Section):
 
 
 class ImageInput(_Section):
-    """A picture of each patient, and the encoder that reads it."""
+    """A picture of each patient, or several of one view, and the encoder that reads it."""
 
     section: ClassVar[str] = "inputs.<name>"
     kind: Literal["image"] = Field("image", description="'image': a path in each row; 'table': columns, below.")
@@ -166,6 +166,23 @@ class ImageInput(_Section):
         "letterbox", description="'letterbox' keeps the proportions and fills up with black; 'stretch' does not."
     )
     channels: Literal[1, 3] = Field(1, description="1 for grey films, 3 where colour means something.")
+    pictures: Annotated[int, Field(ge=1, le=32)] = Field(
+        1, description="How many pictures of this view a case has at most; more than one are pooled."
+    )
+    pool: Literal["mean", "attention"] = Field(
+        "mean", description="How several pictures of a view are joined; 'attention' learns which count."
+    )
+    share: str = Field("", description="An input above whose encoder this one uses too.")
+    masked: bool = Field(
+        False,
+        description="Only what lies inside the ultrasound region is shown to the network: declared in regions.csv, or "
+        "in the DICOM file; a picture without one is refused.",
+    )
+    bar_high: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Turns colours into values by the colour bar of regions.csv: so much, in its unit, is full scale. "
+        "0 leaves colours as they are; needs channels = 3.",
+    )
     encoder: str = Field("image_timm", description="A registered encoder.")
     network: str = Field("resnet18", description="For image_timm: any timm network.")
     weights: str = Field("none", description="'imagenet', 'none', or the path of a safetensors file.")
@@ -248,7 +265,7 @@ class NetworkSection(_Section):
     """How the inputs are joined and read out."""
 
     section: ClassVar[str] = "network"
-    fusion: Literal["concat", "gated"] = Field("concat", description="How the inputs' embeddings are joined.")
+    fusion: Literal["concat", "gated", "mean"] = Field("concat", description="How the inputs' embeddings are joined.")
     modality_dropout: Fraction = Field(
         0.3, description="How often training takes an input away, so that a patient who lacks it gets an answer."
     )
@@ -314,6 +331,12 @@ class StageSection(_Section):
     )
     columns: tuple[str, ...] = Field((), description="For multilabel: its 0/1 columns.")
     column: str = Field("", description="For a target stage on another cohort: its outcome column.")
+    picture: str = Field(
+        "",
+        description="Column of that cohort whose pictures one encoder learns from, to be handed to several inputs of "
+        "the study; if empty, that cohort has the study's own columns.",
+    )
+    inputs: tuple[str, ...] = Field((), description="With picture: who gets that encoder; all pictures if left out.")
     thaw: Literal["all", "head"] | Annotated[int, Field(ge=0)] | None = None
     epochs: Positive | None = None
     batch: Positive | None = None
@@ -346,7 +369,7 @@ class StageSection(_Section):
     @model_validator(mode="after")
     def _task_has_columns(self) -> StageSection:
         if self.encoder:
-            if self.cohort or self.column or self.columns or self.task != "target":
+            if self.cohort or self.column or self.columns or self.picture or self.task != "target":
                 raise StudyError(
                     f"stage '{self.name}' takes an encoder that is there already, and is to learn one",
                     do="leave out cohort, column, columns and task, or encoder",
@@ -362,6 +385,12 @@ class StageSection(_Section):
                 f"stage '{self.name}' is {self.task} but names no cohort",
                 expected="the study's own patients to teach the targets alone",
                 do='add cohort = "..." or leave out task',
+            )
+        if (self.picture and not self.cohort) or (self.inputs and not self.picture):
+            raise StudyError(
+                f"stage '{self.name}' names {'a picture column' if self.picture else 'inputs'}, but no "
+                f"{'other cohort' if self.picture else 'picture column of another cohort'} to learn from",
+                do='add cohort = "..." and picture = "...", or leave both out',
             )
         if self.task == "target" and self.cohort and not self.column:
             raise StudyError(
@@ -399,6 +428,20 @@ class ArmSection(_Section):
         if len(self.combine) == 1:
             raise StudyError(f"arm '{self.name}' combines one arm", expected="two at least")
         return self
+
+
+class GridSection(_Section):
+    """Every network on every view and on all of them, pre-trained and from scratch: an arm each."""
+
+    section: ClassVar[str] = "grid"
+    networks: tuple[str, ...] = Field((), description="Networks of timm; the inputs' own if left out.")
+    views: tuple[str, ...] = Field((), description="Inputs of pictures, each alone; all of them if left out.")
+    fused: bool = Field(True, description="All those views together, too.")
+    weights: str = Field("imagenet", description="What 'pre-trained' starts from, before its stages.")
+    stages: tuple[str, ...] = Field((), description="Stages that only 'pre-trained' goes through.")
+    sizes: dict[str, Annotated[int, Field(ge=16, le=2048)]] = Field(
+        default_factory=dict, description="Side of the square by network, where it differs: { efficientnet_b7 = 299 }."
+    )
 
 
 class OperatingPointSection(_Section):
@@ -443,6 +486,9 @@ class ValidationSection(_Section):
     by: Literal["patient", "site", "leave_one_site_out"] = Field(
         "patient",
         description="What a test fold never divides; a patient never is. 'leave_one_site_out' sets the folds.",
+    )
+    each_site: bool = Field(
+        False, description="Besides the folds, fit the first arm once more for each site, without its patients."
     )
     family: str = Field("", description="Column whose patients stay together: twins, siblings.")
     operating_point: OperatingPointSection = Field(
@@ -514,6 +560,10 @@ class ExplainSection(_Section):
     sanity_cases: Annotated[int, Field(ge=0)] = Field(24, description="Cases for the sanity checks; 0: none.")
     layer: Positive = Field(1, description="Heat maps are taken after the last block (1), the one below (2) ...")
     masks: str = Field("", description="Column with lesion masks, for the pointing game.")
+    view: str = Field(
+        "",
+        description="The input whose (first) picture the masks were drawn on; the first input of pictures if empty.",
+    )
 
 
 class StudyFile(_Section):
@@ -535,6 +585,7 @@ class StudyFile(_Section):
     training: TrainingSection = TrainingSection()
     stages: tuple[StageSection, ...] = (StageSection(name="diagnosis"),)
     arms: tuple[ArmSection, ...] = (ArmSection(name="proposed"),)
+    grid: GridSection | None = Field(None, description="An ablation by network, view and start, as further arms.")
     validation: ValidationSection = ValidationSection()
     external: tuple[ExternalSection, ...] = Field((), description="Cohorts of other patients.")
     augment: AugmentSection = AugmentSection()
@@ -573,12 +624,54 @@ class StudyFile(_Section):
                     f"arm '{arm.name}' has no stage on the study's own patients", do="add one to its stages"
                 )
             self._check_arm(arm)
+        for stage in self.stages:
+            for name in stage.inputs:
+                if self.inputs and name not in self.inputs:
+                    raise StudyError(
+                        f"stage '{stage.name}' names an unknown input '{name}'", do=nearest(name, self.inputs)
+                    )
+        self._check_shares()
+        self._check_grid(known)
         if not self.stages or self.stages[-1].elsewhere or self.stages[-1].task != "target":
             raise StudyError(
                 "the last stage is not about the study's own target",
                 do='let the last [[stages]] have no cohort and task = "target"',
             )
         return self
+
+    def _check_shares(self) -> None:
+        """An encoder can be shared where nothing but the pictures differs."""
+        alike = ("size", "channels", "encoder", "network", "weights", "options", "fit")
+        above: dict[str, ImageInput] = {}
+        for name, section in self.inputs.items():
+            if not isinstance(section, ImageInput):
+                continue
+            if section.bar_high and section.channels != 3:
+                raise StudyError(f"input '{name}' turns colours into values but has one channel", do="set channels = 3")
+            if section.share:
+                other = above.get(section.share)
+                if other is None or other.share:
+                    raise StudyError(
+                        f"input '{name}' shares the encoder of '{section.share}'",
+                        expected="an input of pictures above it that has an encoder of its own",
+                    )
+                odd = [key for key in alike if getattr(section, key) != getattr(other, key)]
+                if odd:
+                    raise StudyError(
+                        f"input '{name}' shares the encoder of '{section.share}' but has another {odd[0]}",
+                        expected=f"the same {', '.join(alike)}",
+                    )
+            above[name] = section
+
+    def _check_grid(self, stages: list[str]) -> None:
+        grid = self.grid
+        for name in grid.stages if grid else ():
+            if name not in stages:
+                raise StudyError(f"the grid names an unknown stage '{name}'", do=nearest(name, stages))
+        pictures = [name for name, section in self.inputs.items() if section.kind == "image"]
+        for name in grid.views if grid and self.inputs else ():
+            if name not in pictures:
+                raise StudyError(f"the grid names '{name}', which is no input of pictures", do=nearest(name, pictures))
 
     def _check_arm(self, arm: ArmSection) -> None:
         for name in (*arm.inputs, *arm.only):

@@ -15,6 +15,7 @@ The command line turns one into exit code 1; anything else that is raised is a d
     ├── TrainingError     a stage that cannot run, or whose loss is no longer a number
     ├── StatisticsError   a figure that these predictions cannot give
     ├── BundleError       a bundle that is foreign, tampered with or too new
+    ├── ServeError        the server: a start that is not safe, a users file, a log, an upload
     └── OutputError       a folder that cannot be written, or that holds somebody's work
 """
 
@@ -78,6 +79,10 @@ class StatisticsError(Refusal):
 
 class BundleError(Refusal):
     """A bundle is foreign, was tampered with, or is of a newer format."""
+
+
+class ServeError(Refusal):
+    """The server must not start like this, or cannot take what it is given."""
 
 
 class OutputError(Refusal):

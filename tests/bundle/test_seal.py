@@ -67,8 +67,8 @@ def test_a_foreign_folder(tmp_path: Path, content: str | None) -> None:
 
 
 def test_a_newer_format_is_named_before_anything_else(bundle: Path) -> None:
-    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 4}))
-    with pytest.raises(BundleError, match="format 4"):
+    (bundle / "bundle.json").write_text(json.dumps({"format": "tenfold-bundle", "version": 5}))
+    with pytest.raises(BundleError, match="format 5"):
         load(bundle)
 
 

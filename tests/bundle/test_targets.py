@@ -122,6 +122,6 @@ def test_a_forged_bundle_is_refused_not_a_crash(tmp_path: Path, change: Callable
 
 def test_what_is_stored_of_a_target(tmp_path: Path) -> None:
     facts = json.loads((tabled(tmp_path / "bundle") / "bundle.json").read_text())
-    assert facts["version"] == 3
+    assert facts["version"] == 4
     assert [t["name"] for t in facts["targets"]] == list(HEADS)
     assert all(set(m["calibrations"]) == set(HEADS) for m in facts["members"])

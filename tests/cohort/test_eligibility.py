@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tenfold.cohort.eligibility import Rule, apply_rules, cohort_summary, flow_chart
-from tenfold.cohort.manifest import Cohort, labels_for
+from tenfold.cohort.manifest import Cohort, Labels, labels_for
 from tenfold.errors import Refusal, StudyError
 from tenfold.modalities.table import Column
 
@@ -134,3 +134,23 @@ def test_table_two(write, rows) -> None:
     table = {(row["variable"], row["level"]): row["well"] for row in summary["table"]}
     assert table["CRP (mg/L)", "missing"] == "1"
     assert ("twice", "median [IQR]") in table
+
+
+def test_both_tables_of_three_classes(write, rows) -> None:
+    classes = ("nodes", "lymphoma", "metastasis")
+    several = rows(
+        45,
+        outcome=lambda p, k: classes[p % 3],
+        crp=lambda p, k: str(p % 3 + 0.1 * p),
+        sex=lambda p, k: "fm"[p // 3 % 2],
+    )
+    cohort = Cohort.read(write(several))
+    labels = Labels("outcome", classes, "metastasis", cohort.labels("outcome"))
+    variables = [Column("crp"), Column("sex", kind="category", levels=("f", "m"))]
+    summary = cohort_summary(cohort, labels, variables=variables)
+    crp, sex = summary["tests"]
+    assert crp["test"].startswith("Kruskal-Wallis")
+    assert crp["p"] < 0.2 < 0.5 < sex["p"]
+    assert (crp["effect_name"], crp["n"], sex["n"]) == ("epsilon squared", 45, 45)
+    assert {line[name] for line in summary["table"] if line["variable"] == "patients" for name in classes} == {"15"}
+    assert summary["by_class"]["lymphoma"]["patients"] == 15

@@ -79,13 +79,72 @@ def test_the_contract_of_many_networks(network: str, size: int) -> None:
 
 
 def test_a_network_that_is_no_chain_is_one_block_at_the_size_asked_for() -> None:
-    encoder = _built("vit_tiny_patch16_224", size=64)
+    encoder = _built("eva02_tiny_patch14_224", size=56)
     assert encoder.block_names == ("whole",)
-    assert encoder.size == 64
+    assert encoder.size == 56
+    check_encoder(encoder, 56)
+    _same_as_timm(encoder, "eva02_tiny_patch14_224", 56, img_size=56)
+    assert encoder.as_map(encoder(torch.zeros(1, 1, 56, 56), 0, 1), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "blocks", "prefix", "used"),
+    [
+        # the head reads the class token alone, so after the last block the patches are not used any more
+        ("test_vit", 6, 1, 6),
+        pytest.param("vit_tiny_patch16_224", 12, 1, 12, marks=slow),
+        pytest.param("vit_small_patch16_224", 12, 1, 12, marks=slow),
+        pytest.param("deit_tiny_distilled_patch16_224", 12, 2, 12, marks=slow),
+        # the head reads the mean of the patches, or attends to them
+        ("test_vit2", 8, 1, 9),
+        ("test_vit3", 9, 1, 10),
+    ],
+)
+def test_the_blocks_of_a_vision_transformer(network: str, blocks: int, prefix: int, used: int) -> None:
+    encoder = _built(network, size=64)
+    assert encoder.block_names == ("stem", *(f"blocks.{i}" for i in range(blocks)))
+    _same_as_timm(encoder, network, 64, img_size=64)
     check_encoder(encoder, 64)
-    _same_as_timm(encoder, "vit_tiny_patch16_224", 64, img_size=64)
     with pytest.raises(EncoderError, match="64 x 64"):
         encoder(torch.zeros(1, 1, 96, 96))
+    tokens = encoder(torch.rand(1, 1, 64, 64), 0, used)
+    assert tokens.shape[1] == prefix + 16
+    maps = encoder.as_map(tokens, used)
+    assert torch.equal(maps[0, :, 2, 3], tokens[0, prefix + 2 * 4 + 3])
+    assert encoder.as_map(tokens, used + 1) is None
+
+
+@pytest.mark.parametrize("network", ["test_vit", "test_vit2"])
+def test_two_thawed_blocks_of_a_vision_transformer_are_its_last_two(network: str) -> None:
+    encoder = _built(network, size=64)
+    encoder.freeze(len(encoder.blocks) - 2)
+    learns = {name.split(".")[1] for name, p in encoder.blocks.named_parameters("blocks") if p.requires_grad}
+    assert learns == {str(len(encoder.blocks) - k) for k in (1, 2)}
+    assert all(p.requires_grad for p in encoder.pool.parameters())
+
+
+def test_the_maps_of_a_swin_are_turned() -> None:
+    encoder = _built("swin_tiny_patch4_window7_224")
+    maps = encoder(torch.rand(1, 1, 224, 224), 0, 3)
+    assert maps.shape[-1] > maps.shape[1]
+    assert encoder.as_map(maps, 3).shape == (1, maps.shape[-1], *maps.shape[1:3])
+
+
+def test_positions_of_weights_for_another_size_are_interpolated(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    plain = timm.create_model("test_vit", img_size=64)
+    path = tmp_path / "vit.safetensors"
+    save_file(dict(plain.state_dict()), path)
+    same = build("image_timm", network="test_vit", size=64, weights=str(path)).blocks[0].tokens.network
+    assert torch.equal(same.pos_embed, plain.pos_embed)
+    larger = build("image_timm", network="test_vit", size=96, weights=str(path)).blocks[0].tokens.network
+    grids = [t[:, same.num_prefix_tokens :].mean(1) for t in (larger.pos_embed, plain.pos_embed)]
+    assert larger.pos_embed.shape[1] > plain.pos_embed.shape[1]
+    torch.testing.assert_close(*grids, atol=0.01, rtol=0)
+    broken = {**plain.state_dict(), "pos_embed": plain.pos_embed.detach()[:, :-2].clone()}
+    save_file(broken, path)
+    with pytest.raises(EncoderError, match="other shape: pos_embed"):
+        build("image_timm", network="test_vit", size=96, weights=str(path))
 
 
 def test_no_tensor_is_held_twice() -> None:

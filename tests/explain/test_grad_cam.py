@@ -9,7 +9,7 @@ from tenfold.encoders import build
 from tenfold.encoders.contract import Encoder
 from tenfold.errors import EncoderError
 from tenfold.explain import EXPLANATIONS, feature_maps, grad_cam, log_odds, normalise, raw_grad_cam
-from tenfold.explain.grad_cam import last_map
+from tenfold.explain.grad_cam import last_map, map_step
 from tenfold.network.network import HeadSpec, Network
 
 
@@ -151,6 +151,88 @@ def test_it_works_for_networks_of_another_make(model: str) -> None:
     assert maps[0].shape == (2, 96, 96)
     assert max(m.max() for m in maps) > 0
     assert "first convolution" in feature_maps(network, inputs, view="film")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "test_vit",
+        "test_vit2",
+        "resnet18",
+        "mobilenetv2_100",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "convnext_tiny",
+                "efficientnet_b0",
+                "vit_tiny_patch16_224",
+                "vit_small_patch16_224",
+                "deit_tiny_distilled_patch16_224",
+            )
+        ),
+    ],
+)
+def test_the_map_follows_what_the_network_looks_at(model: str) -> None:
+    torch.manual_seed(0)
+    network = Network({"film": build("image_timm", network=model, size=64)}, {"d": HeadSpec("softmax", ("a", "b"))})
+    network.eval()
+    picture = torch.rand(1, 1, 64, 64)
+    call = {"view": "film", "target": "d"}
+    maps = [raw_grad_cam(network, {"film": picture}, index=i, **call) for i in (0, 1)]
+    assert maps[0].shape == (1, 64, 64)
+    assert all(np.isfinite(m).all() for m in maps)
+    # what speaks for one of two classes speaks against the other: not both are empty, and they differ
+    assert np.ptp(maps[0] - maps[1]) > 0
+    encoder = network.encoders["film"]
+    below = map_step(encoder, picture, 2)
+    assert below == last_map(encoder, picture) - 1
+    assert raw_grad_cam(network, {"film": picture}, index=1, step=below, **call).shape == (1, 64, 64)
+
+
+def test_a_transformer_s_map_is_known_on_paper() -> None:
+    torch.manual_seed(0)
+    encoder = build("image_timm", network="test_vit", size=64)
+    network = Network({"film": encoder}, {"d": HeadSpec("softmax", ("a", "b"))}).eval()
+    picture = torch.rand(1, 1, 64, 64)
+    step = last_map(encoder, picture)
+    assert step == encoder.depth - 2, "after the last block the class token alone is used"
+    with pytest.raises(EncoderError, match="no map after step"):
+        raw_grad_cam(network, {"film": picture}, view="film", target="d", index=1, step=step + 1)
+    tokens = encoder(picture, 0, step).detach().requires_grad_()
+    logits = network({"film": tokens}, start={"film": step})["d"]
+    (gradient,) = torch.autograd.grad(logits[0, 1] - logits[0, 0], tokens)
+    patches, slopes = tokens[0, 1:], gradient[0, 1:]
+    assert slopes.abs().max() > 0
+    small = (patches @ slopes.mean(0)).relu().reshape(1, 1, 4, 4)
+    expected = nn.functional.interpolate(small, size=(64, 64), mode="bilinear", align_corners=False)
+    raw = raw_grad_cam(network, {"film": picture}, view="film", target="d", index=1)
+    np.testing.assert_allclose(raw[0], expected[0, 0].detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+@pytest.mark.parametrize("pool", ["mean", "attention"])
+def test_every_picture_of_a_case_has_its_map(pool: str, sharing: bool) -> None:
+    one = small().encoders["film"]
+    torch.manual_seed(1)
+    network = Network(
+        {"film": one, "side": one if sharing else small().encoders["film"]},
+        {"diagnosis": HeadSpec("softmax", ("healthy", "sick"))},
+        pools={"film": pool},
+        shares={"side": "film"} if sharing else {},
+    ).eval()
+    bags = torch.rand(3, 2, 1, 64, 64)
+    bags[0, 1], bags[2] = torch.nan, torch.nan
+    inputs = {"film": bags, "side": torch.rand(3, 1, 64, 64)}
+    call = {"view": "film", "target": "diagnosis", "index": 1}
+    maps = raw_grad_cam(network, inputs, **call)
+    assert maps.shape == (3, 2, 64, 64)
+    assert np.isnan(maps).all((2, 3)).tolist() == [[False, True], [False, False], [True, True]]
+    alone = raw_grad_cam(network, {"film": bags[:1, :1], "side": inputs["side"][:1]}, **call)
+    np.testing.assert_allclose(maps[0, 0], alone[0, 0], atol=1e-6)
+    scaled = grad_cam(network, inputs, **call)
+    assert scaled[1].max((1, 2)).tolist() == pytest.approx([float(m.max() > 0) for m in maps[1]])
+    assert map_step(network.encoders["film"], bags, 1) == last_map(one, torch.rand(1, 1, 64, 64))
+    assert raw_grad_cam(network, inputs, **{**call, "view": "side"}).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("absent", [[1], [0, 1, 2]])

@@ -44,6 +44,27 @@ def test_maps_change_when_the_weights_are_random(network: Network) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+def test_the_blocks_of_a_transformer_over_several_pictures_are_made_random() -> None:
+    torch.manual_seed(5)
+    network = Network(
+        {"film": build("image_timm", network="test_vit", size=64)},
+        {"diagnosis": HeadSpec("softmax", ("healthy", "sick"))},
+        pools={"film": "attention"},
+    ).eval()
+    bags = films(6).reshape(3, 2, 1, 64, 64)
+    bags[1, 1] = torch.nan
+    there = ~bags[:, :, 0, 0, 0].isnan().numpy()
+
+    def explain(n: Network) -> np.ndarray:
+        return grad_cam(n, {"film": bags}, view="film", target="diagnosis", index=1)[there]
+
+    patients = [name for name, row in zip("abc", there, strict=True) for _ in range(row.sum())]
+    rows = randomisation(network, explain, view="film", patients=patients)
+    assert [row.layer for row in rows] == ["random pair", "head", *reversed(network.encoders["film"].block_names)]
+    assert all(np.isfinite(row.ssim.value) for row in rows)
+    assert rows[-1].ssim.value < 0.9
+
+
 def test_maps_that_ignore_the_weights_are_exposed(network: Network) -> None:
     edges = films(5)[:, 0].numpy()
     rows = randomisation(network, lambda _: edges, view="film")

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from tenfold.errors import ImageError
-from tenfold.modalities.image import eight_bit, read_image
+from tenfold.modalities.image import ImagePreparation, eight_bit, read_image
 
 
 def film(pixels: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, bits: int | None = None, **tags: Any) -> Dataset:
@@ -313,3 +313,62 @@ def test_real_films(shared_data: Path) -> None:
         except ImageError as error:
             wrong += "CT" in error.came
     assert wrong == 1
+
+
+def region(box: tuple[int, int, int, int], spatial: int = 1, data: int = 1) -> Dataset:
+    """An ultrasound region; its last row and column are inside, as DICOM counts."""
+    found = Dataset()
+    found.RegionSpatialFormat, found.RegionDataType = spatial, data
+    names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
+    for name, value in zip(names, box, strict=True):
+        setattr(found, f"RegionLocation{name}", value)
+    return found
+
+
+def test_ultrasound_regions_become_a_fact(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    screen = film(grey, Modality="US")
+    screen.SequenceOfUltrasoundRegions = [
+        region((5, 6, 44, 55)),
+        region((50, 10, 200, 59), spatial=3, data=3),
+        region((70, 0, 79, 9), spatial=5),
+        region((60, 0, 69, 9), data=0xE),
+        region((30, 30, 20, 40)),
+    ]
+    reading = read_image(write(tmp_path / "a.dcm", screen))
+    assert reading.facts["ultrasound_regions"] == "5,6,45,56;50,10,80,60"
+    shown = ImagePreparation(size=75, fit="stretch", masked=True).apply(reading)
+    assert shown.shape == (1, 75, 75)
+    plain = read_image(write(tmp_path / "b.dcm", film(grey, Modality="US")))
+    assert "ultrasound_regions" not in plain.facts
+    with pytest.raises(ImageError, match="no ultrasound region"):
+        ImagePreparation(size=75, masked=True).apply(plain)
+
+
+@pytest.mark.parametrize("label", ["YBR_FULL_422", "YBR_FULL", "RGB"])
+def test_colour_of_jpeg_is_right_whatever_its_label(tmp_path: Path, label: str) -> None:
+    y, x = np.mgrid[:48, :64]
+    rgb = np.dstack([np.where(x < 32, 220, 30), np.where(y < 32, 40, 200), np.full_like(x, 60)]).astype(np.uint8)
+    stream = jpeg(rgb, quality=95)
+    bare = stream[:2] + stream[4 + int.from_bytes(stream[4:6], "big") :]
+    for data in (stream, bare):
+        dataset = film(rgb, Modality="US", syntax=JPEGBaseline8Bit, PixelData=encapsulate([data]))
+        dataset.PhotometricInterpretation = label
+        reading = read_image(write(tmp_path / "a.dcm", dataset))
+        assert np.abs(reading.pixels.astype(int) - rgb).mean() < 4
+    whole = jpeg(rgb, quality=95, keep_rgb=True)
+    honest = film(rgb, Modality="US", syntax=JPEGBaseline8Bit, PixelData=encapsulate([whole]))
+    assert np.abs(read_image(write(tmp_path / "b.dcm", honest)).pixels.astype(int) - rgb).mean() < 2
+
+
+def test_colour_of_rle_and_of_planes_is_right(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    ybr = np.asarray(Image.fromarray(rgb).convert("YCbCr"))
+    packed = film(ybr, Modality="US", PhotometricInterpretation="YBR_FULL")
+    packed.compress(RLELossless)
+    planes = film(ybr, Modality="US", PhotometricInterpretation="YBR_FULL")
+    planes.PlanarConfiguration = 1
+    planes.PixelData = np.ascontiguousarray(ybr.transpose(2, 0, 1)).tobytes()
+    for name, dataset in (("a", packed), ("b", planes)):
+        found = read_image(write(tmp_path / name, dataset)).pixels
+        assert np.abs(found.astype(int) - rgb).max() <= 4

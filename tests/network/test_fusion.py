@@ -9,7 +9,7 @@ from torch import Tensor
 from tenfold.encoders import build
 from tenfold.errors import EncoderError, StudyError
 from tenfold.network import HeadSpec, Network, present
-from tenfold.network.fusion import FUSIONS, Gated
+from tenfold.network.fusion import FUSIONS, Gated, Mean
 
 torch.set_num_threads(1)
 HEADS = {"nec": HeadSpec("softmax", ("no", "yes"))}
@@ -170,6 +170,13 @@ def test_the_gate_weighs_only_what_is_there() -> None:
     assert (both <= said.amax(0) + 1e-6).all()
     assert (both >= said.amin(0) - 1e-6).all()
     assert both.shape == (3, 64)
+
+
+def test_the_mean_is_of_those_that_are_there() -> None:
+    module, embeddings = Mean(DIMS), _embeddings(3)
+    said = [layer(embeddings[k]).tanh() for layer, k in zip(module.hidden, DIMS, strict=True)]
+    torch.testing.assert_close(module(embeddings), (said[0] + said[1]) / 2)
+    torch.testing.assert_close(module({"labs": embeddings["labs"]}), said[1])
 
 
 def test_table_encoders_learn_whatever_is_thawed() -> None:

@@ -36,6 +36,14 @@ def several(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def three(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three classes, several views and a grid, with its report written. Read only."""
+    folder: Path = _module("fake_three").build(tmp_path_factory.mktemp("run") / "three", fake_run)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def whole(fake_run: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run with its report written. Read only."""
     folder: Path = fake_run.build(tmp_path_factory.mktemp("run") / "whole")

@@ -80,9 +80,12 @@ def test_methods_name_only_papers_that_are_listed(whole: Path) -> None:
     assert "12 further arms" in text
 
 
-def test_figures_are_legible_and_take_the_colour_of_the_page(whole: Path, fused: Path, several: Path) -> None:
+def test_figures_are_legible_and_take_the_colour_of_the_page(
+    whole: Path, fused: Path, several: Path, three: Path
+) -> None:
+    runs = (whole, fused, several, three)
     for name in figures.FIGURES:
-        drawn = next(p for p in (run / "figures" / f"{name}.svg" for run in (whole, fused, several)) if p.is_file())
+        drawn = next(p for p in (run / "figures" / f"{name}.svg" for run in runs) if p.is_file())
         svg = drawn.read_text("utf-8")
         sizes = [float(s) for s in re.findall(r"font(?:-size)?: ?(?:bold )?([\d.]+)px", svg)]
         assert sizes, name

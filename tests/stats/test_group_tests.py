@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -97,6 +98,87 @@ def test_the_interval_of_cramers_v_covers_also_without_any_difference():
             inside += v.low <= v.value <= v.high
         assert hits >= 183
         assert inside == 200
+
+
+NAMED = np.array(["nodes", "lymphoma", "metastasis"])
+
+
+def test_numbers_in_three_groups_by_kruskal_wallis():
+    random = np.random.default_rng(0)
+    place = random.integers(0, 3, 120)
+    x = np.round(random.normal(0.6 * place), 1)
+    x[[3, 50]] = np.nan
+    group = NAMED[place]
+    group[7] = ""
+    found = compare_groups(x, group, "number")
+    kept = ~np.isnan(x) & (group != "")
+    parts = [x[kept & (group == name)] for name in np.unique(NAMED)]
+    whole = st.kruskal(*parts)
+    assert (found.statistic, found.p) == pytest.approx((whole.statistic, whole.pvalue))
+    assert found.n == tuple(map(len, parts))
+    ranks = st.rankdata(x[kept])
+    mean = [ranks[group[kept] == name].mean() for name in group[kept]]
+    assert found.effect.value == pytest.approx(np.var(mean) / np.var(ranks))  # the share that lies between the groups
+    assert found.effect.low < found.effect.value < found.effect.high
+    assert (found.effect_name, found.effect.n) == ("epsilon squared", 117)
+    # A monotone transformation, or other names, changes nothing.
+    assert compare_groups(np.exp(x), np.char.replace(group, "n", "o"), "ordered").effect == found.effect
+
+
+def test_few_in_a_group_are_permuted():
+    x, group = np.array([1, 2, 3, 4, 9, 5, 8, 7, 6.0]), np.repeat(["a", "b", "c"], 3)
+    found = compare_groups(x, group, "number")
+    # Sum of squared rank sums of all 1680 divisions, counted one by one.
+    sums = [
+        sum(a) ** 2 + sum(b) ** 2 + (45 - sum(a) - sum(b)) ** 2
+        for a in combinations(range(1, 10), 3)
+        for b in combinations(sorted(set(range(1, 10)) - set(a)), 3)
+    ]
+    assert found.p == pytest.approx(np.mean(np.array(sums) >= 6**2 + 18**2 + 21**2))
+    assert "permutation, only 3 cases" in found.test
+
+
+@pytest.mark.parametrize("means", [(0, 0, 0), (0, 0.5, 1), (0, 1, 2)])
+def test_the_interval_of_epsilon_squared_covers_also_without_any_difference(means):
+    # The truth: 12 times the variance between the groups of the mean quantile within all of them.
+    apart = np.subtract.outer(means, means) / math.sqrt(2)
+    truth = 12 * np.var(st.norm.cdf(apart).mean(axis=1))
+    random = np.random.default_rng(3)
+    place = np.arange(75) % 3
+    ends = [compare_groups(random.normal(np.array(means)[place]), NAMED[place], "number").effect for _ in range(120)]
+    assert np.mean([e.low <= truth <= e.high for e in ends]) >= 0.9
+
+
+def test_categories_in_three_groups():
+    counts = [[762, 327, 468], [484, 239, 477], [80, 60, 100]]
+    level = np.concatenate([np.repeat(["dem", "ind", "rep"], row) for row in counts])
+    group = np.repeat(NAMED, [sum(row) for row in counts])
+    found = compare_groups(level, group, "category")
+    chi = st.chi2_contingency(counts)
+    assert (found.statistic, found.p) == pytest.approx((chi.statistic, chi.pvalue))
+    assert found.effect.value == pytest.approx(st.contingency.association(np.array(counts), "cramer"))
+    assert st.ncx2.cdf(found.statistic, 4, 2 * len(level) * found.effect.low**2) == pytest.approx(0.975, abs=1e-6)
+    few = compare_groups(np.array([1, 1, 1, 0, 0, 0, 1, 0, 0.0]), np.repeat(NAMED, 3), "yes_no")
+    # 3, 0 and 1 of three: of the 126 ways to place four among nine, those no likelier than this one.
+    ways = {
+        (a, b): math.comb(3, a) * math.comb(3, b) * math.comb(3, 4 - a - b)
+        for a in range(4)
+        for b in range(4)
+        if 0 <= 4 - a - b <= 3
+    }
+    assert few.p == pytest.approx(sum(v for v in ways.values() if v <= ways[3, 0]) / 126, abs=0.015)
+    assert "Freeman-Halton" in few.test
+    assert few == compare_groups(np.array([1, 1, 1, 0, 0, 0, 1, 0, 0.0]), np.repeat(NAMED, 3), "yes_no")
+
+
+def test_two_names_are_tested_as_a_group_and_the_rest():
+    random = np.random.default_rng(2)
+    member, x = random.random(80) < 0.4, random.normal(size=80)
+    named, plain = compare_groups(x, np.where(member, "a", "b"), "number"), compare_groups(x, member, "number")
+    # Kruskal-Wallis of two groups is Mann-Whitney without its correction for continuity.
+    assert named.p == pytest.approx(plain.p, abs=0.01)
+    assert "one group only" in compare_groups(x, np.full(80, "a"), "number").test
+    assert "no known value" in compare_groups(np.where(member, x, np.nan), np.where(member, "a", "b"), "number").test
 
 
 def test_missing_text_is_left_out_and_counted():

@@ -56,8 +56,8 @@ def test_rows_that_lack_something_say_so_and_one_with_nothing_has_no_answer(
     assert first["missing_inputs"] == ["film"]
     assert second["missing_inputs"] == ["labs"]
     assert first["prediction_set"] is second["prediction_set"] is None
-    assert first["heatmap"] is None
-    assert Path(second["heatmap"]).is_file()
+    assert first["heatmaps"] == []
+    assert Path(second["heatmaps"][0]).is_file()
     assert third["decision"] is fourth["decision"] is None
     assert "nothing is given" in third["error"]
     assert "no such file" in fourth["error"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tenfold.training.augment import Augmentation
@@ -50,3 +51,30 @@ def test_values_stay_in_range() -> None:
     out = change.apply(torch.rand(8, 1, 16, 16), change.draws(1, 8), np.arange(8), 1)
     assert float(out.min()) >= 0.0
     assert float(out.max()) <= 1.0
+
+
+def test_one_channel_changes_as_it_always_did() -> None:
+    change = Augmentation(noise=0.02)
+    x = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    out = change.apply(x, change.draws(7, 5), np.arange(5), 3)
+    assert float(out.sum()) == pytest.approx(604.696, abs=0.01)
+    assert float(out[2, 0, 5, 9]) == pytest.approx(0.3169, abs=1e-4)
+
+
+def test_colour_keeps_hue_and_saturation() -> None:
+    change = Augmentation(exposure=0.9, noise=0.3, rotation=15)
+    colours = torch.tensor([[0.9, 0.2, 0.0], [0.1, 0.3, 0.8], [0.4, 0.4, 0.4]])
+    x = colours[:, :, None, None].expand(3, 3, 24, 24).contiguous()
+    out = change.apply(x, change.draws(0, 3), np.arange(3), 0)
+    middle = out[:, :, 8:16, 8:16]
+    assert torch.allclose(middle, x[:, :, 8:16, 8:16], atol=1e-5)
+    assert not torch.allclose(out, x, atol=1e-2)
+
+
+def test_nothing_is_turned_upside_down() -> None:
+    change = Augmentation(horizontal_flip=True)
+    for channels in (1, 3):
+        x = torch.zeros(32, channels, 20, 20)
+        x[..., :6, :] = 1.0
+        out = change.apply(x, change.draws(0, 32), np.arange(32), 0)
+        assert bool((out[..., :8, :].mean((1, 2, 3)) > out[..., 12:, :].mean((1, 2, 3))).all())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
-from tenfold.bundle.seal import CARD_FILE, PREPARED, image_mark, open_sealed, patient_mark, read_sealed
+from tenfold.bundle.reference import Reference
+from tenfold.bundle.seal import (
+    CARD_FILE,
+    PREPARED,
+    REFERENCES_FILE,
+    image_mark,
+    open_sealed,
+    patient_mark,
+    read_sealed,
+)
 from tenfold.errors import BundleError, CohortError, ImageError, Refusal, nearest
 from tenfold.modalities.confounds import read_covariates
 from tenfold.modalities.connectome import ConnectomePreparation
@@ -32,12 +41,15 @@ from tenfold.types import Calibration, FloatArray, OperatingPoint, PredictionSet
 
 Film = str | Path
 Row = Mapping[str, str]
-Given = Film | Row | FloatArray | None
-"""What a case brings for one input: the path of a picture or connectome; a table's row by column name or as figures;
-for a connectome that is adjusted for something, its path as "file" and those columns by name; or nothing."""
+Given = Film | Sequence[Film] | Row | Mapping[str, Any] | FloatArray | None
+"""What a case brings for one input: the path of a picture or connectome, or several paths of pictures of a view; a
+table's row by column name or as figures; for a connectome that is adjusted for something, its path as "file" and those
+columns by name; for pictures whose screen's layout is known by the hospital, their paths as "files" and "site"; or
+nothing."""
 _MISFITS = (Refusal, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 Prepared = NDArray[Any]
-"""A picture, uint8 (channels, size, size); the figures of a table's row, float64 (columns,), NaN where missing; or the
+"""A picture, uint8 (channels, size, size), with a dimension of pictures before it where a view may have several; the
+figures of a table's row, float64 (columns,), NaN where missing; or the
 edges of a connectome as each model prepares them, float32 (members, edges)."""
 
 
@@ -48,7 +60,7 @@ class Prediction:
     Attributes:
         case: Name of the case.
         probabilities: Class -> calibrated probability, the mean over the models; empty without a result.
-        decision: The class decided for; empty where there is no result.
+        decision: The class decided for (`Predictor.decide`); empty where there is no result.
         threshold: From this probability on the positive class is decided for; NaN where the likeliest wins.
         spread: Lowest and highest probability of the positive class (or, without one, of the class decided
             for) among the models. It shows how far the models disagree; it is not a confidence interval.
@@ -134,6 +146,10 @@ class Predictor:
         conformal: Prediction sets at the level they were calibrated for; None where the bundle has none.
         views: Test-time views over whose logits the mean is taken.
         frozen: Input -> leading encoder steps whose weights all models share; they run once.
+        references: By input, how far a case lies from the training patients, as the first model sees it; none of a
+            bundle of an older format.
+        examples: Cases to try it on, each with "name", "label", "files" (input -> paths), "rows" (table -> column ->
+            cell), "layouts" (input -> site) and "beside" (connectome -> column -> cell).
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], member: str | None, device: torch.device) -> None:
@@ -176,6 +192,12 @@ class Predictor:
             name: fitted.raw_columns for name, fitted in self.tables[0].items()
         }
         self.frozen = {name: self._shared_steps(name) if name in self.preparations else 0 for name in self.inputs}
+        self.pools: dict[str, str] = dict(self.networks[0].pools)
+        self.references = _references(folder, facts)
+        self.examples: tuple[dict[str, Any], ...] = tuple(
+            {**e, "files": {n: [folder / file for file in files] for n, files in e["files"].items()}}
+            for e in facts.get("examples", ())
+        )
         self._device = device
         self._patients = frozenset(facts["training"]["patients"])
         self._images = frozenset(facts["training"]["images"])
@@ -280,10 +302,11 @@ class Predictor:
                 prepared[name] = self._read_connectome(name, value)
                 seen[name][:] = True
                 continue
-            if isinstance(value, str | Path):
-                prepared[name] = self.preparations[name].apply(read_image(value))
-                seen[name][:] = True
+            if name in self.preparations:
+                prepared[name] = self._read_pictures(name, value)
+                seen[name][:] = prepared[name] is not None
                 continue
+            assert isinstance(value, np.ndarray | Mapping)
             row = value if isinstance(value, np.ndarray) else self._read_row(name, value)
             seen[name] = np.array([not np.isnan(fitted[name].raw(row[None])).all() for fitted in self.tables])
             prepared[name] = row if seen[name].any() else None
@@ -299,6 +322,22 @@ class Predictor:
                 expected="all inputs: this model was trained without modality dropout, so it cannot do without one",
             )
         return prepared
+
+    def _read_pictures(self, name: str, value: Given) -> Prepared | None:
+        """Read and prepare the pictures of one view; None where there are none."""
+        given = value if isinstance(value, Mapping) else {"files": value}
+        files, site = given.get("files") or (), str(given.get("site") or "")
+        paths = [files] if isinstance(files, str | Path) else list(files)
+        if len(paths) > 1 and name not in self.pools:
+            raise ImageError(f"{len(paths)} pictures for input '{name}'", expected="one")
+        if not paths:
+            return None
+        prepared = []
+        for path in paths:
+            reading = read_image(path)
+            placed = replace(reading, facts={**reading.facts, "site": site})
+            prepared.append(self.preparations[name].apply(placed))
+        return np.stack(prepared) if name in self.pools else prepared[0]
 
     def _read_connectome(self, name: str, value: Given) -> Prepared:
         """Read one connectome, and prepare it as each model does: float32 (members, edges)."""
@@ -332,9 +371,10 @@ class Predictor:
                 raise ImageError(f"there is no input '{name}'", do=nearest(name, self.inputs))
             if name in self.connectomes[0]:
                 continue
-            if value is not None and isinstance(value, str | Path) == (name in self.columns):
+            row = isinstance(value, np.ndarray) or (isinstance(value, Mapping) and "files" not in value)
+            if value is not None and row != (name in self.columns):
                 raise ImageError(
-                    f"input '{name}' got {'a file' if name in self.columns else 'a row'}",
+                    f"input '{name}' got {'a row' if row else 'a file'}",
                     expected="a row of cells by column" if name in self.columns else "the path of a picture",
                 )
         return given
@@ -414,13 +454,17 @@ class Predictor:
         """Join prepared cases; a case that lacks an input gets a row of NaN, which the networks know as absent.
 
         Returns:
-            Input -> float32 (n, channels, size, size) in [0, 1], uint8 where no case lacks it; tables float64.
+            Input -> float32 (n, channels, size, size) in [0, 1], uint8 where no case lacks it; where a view may have
+            several pictures (n, pictures, channels, size, size); tables float64.
         """
         stacks: dict[str, Prepared] = {}
         for name in self.inputs:
             values = [case[name] for case in prepared]
             there = [v for v in values if v is not None]
             if not there:
+                continue
+            if name in self.pools:
+                stacks[name] = _padded(values)
                 continue
             if len(there) == len(values):
                 stacks[name] = np.stack(there)
@@ -465,18 +509,16 @@ class Predictor:
     def decide(self, probabilities: FloatArray) -> str:
         """Return the class decided for.
 
-        That is the positive class from the threshold on, otherwise the likeliest of the others; without a
-        positive class the likeliest of all.
+        Of two classes that is the positive one from the threshold on. Of more it is the likeliest: the threshold asks
+        about one of them alone.
 
         Args:
             probabilities: (classes,).
         """
-        order = [self.classes[i] for i in np.argsort(-probabilities, kind="stable")]
-        if not self.positive:
-            return order[0]
-        if probabilities[self.classes.index(self.positive)] >= self._threshold:
-            return self.positive
-        return next(name for name in order if name != self.positive)
+        if not self.positive or len(self.classes) > 2:
+            return self.classes[int(np.argmax(probabilities))]
+        positive = self.classes.index(self.positive)
+        return self.classes[positive if probabilities[positive] >= self._threshold else 1 - positive]
 
     def predict_arrays(self, prepared: Mapping[str, Prepared]) -> FloatArray:
         """Predict cases that are prepared already.
@@ -521,7 +563,7 @@ class Predictor:
     def _scores(self, tensors: Sequence[Mapping[str, Tensor]], index: int) -> FloatArray:
         """Logits of one view, (members, n, classes); steps that the models share run once."""
         lower = {
-            name: self.networks[0].encoders[name](view(tensors[0][name], index), 0, self.frozen[name])
+            name: self.networks[0].features(name, view(tensors[0][name], index), 0, self.frozen[name])
             for name in self.preparations
             if name in tensors[0]
         }
@@ -531,6 +573,19 @@ class Predictor:
                 for n, own in zip(self.networks, tensors, strict=True)
             ]
         )
+
+
+def _padded(values: Sequence[Prepared | None]) -> Prepared:
+    """Stack cases with different numbers of pictures; slots that are empty are NaN."""
+    there = [v for v in values if v is not None]
+    counts = {0 if v is None else len(v) for v in values}
+    if len(counts) == 1:
+        return np.stack(there)
+    stacked = np.full((len(values), max(counts), *there[0].shape[1:]), np.nan, np.float32)
+    for own, value in zip(stacked, values, strict=True):
+        if value is not None:
+            own[: len(value)] = value / np.float32(255.0)
+    return stacked
 
 
 def _own_name(row: Mapping[str, Given], position: int) -> str:
@@ -597,6 +652,18 @@ def _networks(
             network.load_state_dict({**kept, **placed, **weights}, assign=True)
             networks.append(network)
     return tuple(networks), arrays
+
+
+def _references(folder: Path, facts: Mapping[str, Any]) -> dict[str, Reference]:
+    """By input, how far a case lies from the training patients."""
+    states = facts.get("references", {})
+    if not states:
+        return {}
+    arrays: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in states}
+    for key, tensor in from_safetensors(read_sealed(folder, facts, REFERENCES_FILE)).items():
+        name, _, part = key.rpartition("|")
+        arrays[name][part] = tensor.numpy()
+    return {name: Reference.from_state(state, arrays[name]) for name, state in states.items()}
 
 
 def _arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from tenfold.bundle.reference import Reference
 from tenfold.bundle.seal import (
     CARD_FILE,
+    EXAMPLES_FOLDER,
     FACTS_FILE,
     FORMAT,
     FORMAT_VERSION,
     PREPARED,
+    REFERENCES_FILE,
     WEIGHTS_FOLDER,
     digest,
     image_mark,
@@ -88,6 +91,27 @@ class Member:
         return {**self.state_dict, **{key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}}
 
 
+@dataclass(frozen=True)
+class Example:
+    """A case to try the bundle on; never a real patient.
+
+    Attributes:
+        name: Of the case.
+        label: What is true of it.
+        files: Input of pictures or connectomes -> the files to copy.
+        rows: Input of a table -> column -> text of the cell.
+        layouts: Input of pictures -> the site whose screens they show.
+        beside: Input of connectomes -> column that it is adjusted for -> text.
+    """
+
+    name: str
+    label: str
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 def save_bundle(
     folder: Path,
     *,
@@ -100,6 +124,8 @@ def save_bundle(
     training_patients: Iterable[str],
     training_images: Iterable[str],
     views: int = 1,
+    references: Mapping[str, Reference] | None = None,
+    examples: Sequence[Example] = (),
 ) -> str:
     """Write a bundle, whole or not at all.
 
@@ -114,6 +140,8 @@ def save_bundle(
         training_patients: Identifiers of all patients of the study; only their marks are stored.
         training_images: SHA-256 of all films of the study; only their marks are stored.
         views: Test-time views (`network.views`) over whose logits the mean is taken, before calibration.
+        references: By input, how far a case lies from the training patients as the first model sees it.
+        examples: Cases to try the bundle on; none of a real patient.
 
     Returns:
         The digest of the bundle.
@@ -135,6 +163,8 @@ def save_bundle(
         "shared": _weights_file(_SHARED) if shared else None,
         "views": views,
         "facts": dict(facts),
+        "references": {name: reference.state() for name, reference in (references or {}).items()},
+        "examples": [_example(k, example) for k, example in enumerate(examples)],
         "training": {
             "patients": sorted({patient_mark(patient) for patient in training_patients}),
             "images": sorted({image_mark(image) for image in training_images}),
@@ -144,11 +174,37 @@ def save_bundle(
         hashes = {CARD_FILE: _put(place, CARD_FILE, model_card.encode("utf-8"))}
         for name, data in _packed([member.name for member in members], packed, shared):
             hashes[name] = _put(place, name, data)
+        if references:
+            arrays = {
+                f"{name}|{key}": torch.from_numpy(np.array(array))
+                for name, reference in references.items()
+                for key, array in reference.arrays().items()
+            }
+            hashes[REFERENCES_FILE] = _put(place, REFERENCES_FILE, _pack(arrays, arrays.keys()))
+        for written, example in zip(content["examples"], examples, strict=True):
+            for name, files in example.files.items():
+                for file, source in zip(written["files"][name], files, strict=True):
+                    hashes[file] = _put(place, file, source.read_bytes())
         # Through JSON once, so that the digest is over what a reader will see (tuples are lists there).
         content = json.loads(json.dumps({**content, "files": hashes}, allow_nan=False))
         content["digest"] = digest(content)
         _put(place, FACTS_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     return str(content["digest"])
+
+
+def _example(number: int, example: Example) -> dict[str, Any]:
+    """What bundle.json says of one example; its files get names of ours."""
+    return {
+        "name": example.name,
+        "label": example.label,
+        "files": {
+            name: [f"{EXAMPLES_FOLDER}/{number + 1}-{k + 1}-{i + 1}{f.suffix.lower()}" for i, f in enumerate(files)]
+            for k, (name, files) in enumerate(example.files.items())
+        },
+        "rows": {name: dict(row) for name, row in example.rows.items()},
+        "layouts": dict(example.layouts),
+        "beside": {name: dict(columns) for name, columns in example.beside.items()},
+    }
 
 
 def _answer(answer: Answer) -> dict[str, Any]:

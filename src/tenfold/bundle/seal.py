@@ -15,8 +15,9 @@ from typing import Any
 
 from tenfold.errors import BundleError
 
-FORMAT, FORMAT_VERSION = "tenfold-bundle", 3
-FACTS_FILE, CARD_FILE, WEIGHTS_FOLDER = "bundle.json", "README.md", "weights"
+FORMAT, FORMAT_VERSION = "tenfold-bundle", 4
+FACTS_FILE, CARD_FILE, WEIGHTS_FOLDER, EXAMPLES_FOLDER = "bundle.json", "README.md", "weights", "examples"
+REFERENCES_FILE = f"{WEIGHTS_FOLDER}/references.safetensors"
 PREPARED = "preparation|"
 """How the names of arrays that belong to a preparation begin, beside the weights."""
 _MARK_LENGTH = 16

@@ -36,7 +36,7 @@ from tenfold.cohort.audit_tables import (
     telling_columns,
     telling_gaps,
 )
-from tenfold.cohort.facts import Progress
+from tenfold.cohort.facts import Masked, Progress
 from tenfold.cohort.findings import about, one_line
 from tenfold.cohort.manifest import Cohort, Labels
 from tenfold.cohort.outcomes import Kind, Target, outcome_for
@@ -125,6 +125,7 @@ def audit(
     connectomes: Mapping[str, NDArray[np.bool_]] | None = None,
     noticed: Sequence[Finding] = (),
     image_columns: Sequence[str] | None = None,
+    masked: Mapping[str, Masked] | None = None,
     tables: Tables | None = None,
     allowed: Sequence[str] = (),
     absent: Literal["refuse", "allow"] = "refuse",
@@ -154,6 +155,7 @@ def audit(
         connectomes: Input name -> (n,) whether a case of the whole cohort has a connectome that can be read.
         noticed: What was found in reading them.
         image_columns: The columns of pictures; without them, those of the cohort.
+        masked: Column of pictures -> what is looked at of each, where it is not the whole.
         tables: Input name -> the columns of that table.
         allowed: Columns of tables that may restate the outcome, as the study declares.
         absent: Whether a case may lack a picture or a whole table where it has another input.
@@ -176,9 +178,9 @@ def audit(
     one_class: Literal["refuse", "allow"] = "allow" if folds is None else "refuse"
     target = Target(target_column, name, kind, tuple(classes or ()), positive or "", below, above)
     labels = _labels(cohort, target, unlabelled, one_class, found, excluded)
-    looks = look_at_all(cohort, columns, frame, cache, progress, found)
+    looks = look_at_all(cohort, columns, masked or {}, frame, cache, progress, found)
     readings, wrong = read_tables(cohort, tables, target_column)
-    named = {column: np.array([path is not None for path in cohort.paths(column)]) for column in columns}
+    named = {column: np.array([len(own) > 0 for own in cohort.pictures(column)]) for column in columns}
     looked_at = np.isin(whole.case, cohort.case)
     measured = {column: present[looked_at] for column, present in (connectomes or {}).items()}
     forgiven, lacking = empty_rows(
@@ -188,7 +190,9 @@ def audit(
     readable = [(i, c, look.facts) for i, c, look in looks if look.facts is not None and not look.blank]
     # where there are other outcomes, a case of which this one is unknown stays
     gone = {case: why for case, why in excluded.items() if why != OUTCOME_UNKNOWN or not outcomes}
-    duplicate_findings, groups = duplicates_of(cohort, in_study(cohort, readable, gone), labels, duplicates, excluded)
+    duplicate_findings, groups = duplicates_of(
+        cohort, in_study(cohort, readable, gone), labels, duplicates, excluded, masked or {}
+    )
     found += duplicate_findings
     found += _similar_patients(cohort)
     found += small_pictures(readable, size)

@@ -6,7 +6,7 @@ It must not know tables, networks or folds.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tenfold.cohort.facts import CACHE_FOLDER, FactsCache, Look, Progress, look_at
+from tenfold.cohort.facts import CACHE_FOLDER, FactsCache, Look, Masked, Progress, look_at
 from tenfold.cohort.findings import about, one_line
 from tenfold.cohort.manifest import Cohort, Labels
 from tenfold.errors import OutputError
@@ -24,6 +24,9 @@ from tenfold.modalities.image_facts import ImageFacts, near_duplicates
 from tenfold.types import Finding, unique
 
 _NAMED = 6
+# The frame of a colour box is in every picture of a scanner. Inside the region of 2,520 simulated scans, copies (JPEG at
+# quality 60, enlarged by a tenth) agree at 0.988 at least, and scans of different patients at 0.959 at most.
+_SAME_SCAN = 0.975
 _NOTHING = Look(None)
 Readable = Sequence[tuple[int, str, ImageFacts]]
 Looks = Sequence[tuple[int, str, Look]]
@@ -32,23 +35,36 @@ Looks = Sequence[tuple[int, str, Look]]
 def look_at_all(
     cohort: Cohort,
     columns: Sequence[str],
+    masked: Mapping[str, Masked],
     frame: int | None,
     cache: Path | None,
     progress: Progress | None,
     found: list[Finding],
 ) -> list[tuple[int, str, Look]]:
     """Look at every picture that is named; a cell that is empty is a finding at once."""
-    named = [(i, column, path) for column in columns for i, path in enumerate(cohort.paths(column))]
-    key = "" if frame is None else f":{frame}"
-    memory = FactsCache(cache or cohort.folder / CACHE_FOLDER, cohort.folder, key)
-    paths = [path for _, _, path in named if path is not None]
-    seen = dict(zip(paths, look_at(paths, memory, frame=frame, progress=progress), strict=True))
-    try:
-        memory.save()
-    except OutputError as error:
-        message = f"The facts of the pictures could not be kept for the next run: {one_line(error)}"
-        found.append(Finding("note", "cache", message))
-    return [(i, column, _NOTHING if path is None else seen[path]) for i, column, path in named]
+    named = [
+        (i, column, path)
+        for column in columns
+        for i, own in enumerate(cohort.pictures(column))
+        for path in own or [None]
+    ]
+    seen: dict[tuple[str, Path], Look] = {}
+    whole = [column for column in columns if column not in masked]
+    parts = [(whole, None), *(([column], masked[column]) for column in columns if column in masked)]
+    for together, cut in parts:
+        key = ("" if frame is None else f":{frame}") + (f":{cut.key}" if cut else "")
+        memory = FactsCache(cache or cohort.folder / CACHE_FOLDER, cohort.folder, key)
+        own = [(column, path) for _, column, path in named if path is not None and column in together]
+        before, total = len(seen), sum(path is not None for _, _, path in named)
+        tell = None if progress is None else lambda done, _, b=before, t=total: progress(b + done, t)
+        looks = look_at([path for _, path in own], memory, frame=frame, masked=cut, progress=tell)
+        seen |= dict(zip(own, looks, strict=True))
+        try:
+            memory.save()
+        except OutputError as error:
+            message = f"The facts of the pictures could not be kept for the next run: {one_line(error)}"
+            found.append(Finding("note", "cache", message))
+    return [(i, column, _NOTHING if path is None else seen[column, path]) for i, column, path in named]
 
 
 def unfit_pictures(
@@ -85,9 +101,11 @@ def duplicates_of(
     labels: Labels | None,
     rule: Literal["refuse", "group", "exclude"],
     excluded: dict[str, str],
+    masked: Collection[str] = (),
 ) -> tuple[list[Finding], dict[str, str]]:
-    """The same picture twice: under two patients it leaks from training to test."""
+    """The same picture twice: under two patients it leaks from training to test; `masked` columns are ultrasound."""
     pairs = near_duplicates([facts for _, _, facts in readable])
+    pairs = [(a, b, s) for a, b, s in pairs if s >= _SAME_SCAN or not {readable[a][1], readable[b][1]} <= set(masked)]
     index = [i for i, _, _ in readable]
     between = [(index[a], index[b], s) for a, b, s in pairs if cohort.patient[index[a]] != cohort.patient[index[b]]]
     within = [(index[a], index[b]) for a, b, _ in pairs if cohort.patient[index[a]] == cohort.patient[index[b]]]

@@ -139,7 +139,7 @@ def is_number(cell: str) -> bool:
 
 
 def group_tests(cohort: Cohort, labels: Labels, variables: Sequence[Column]) -> list[dict[str, Any]]:
-    """Test every variable between the two classes, one examination a patient (the first in the file).
+    """Test every variable between the classes, one examination a patient (the first in the file).
 
     p-values are adjusted over all variables (Benjamini & Hochberg, JRSS B 1995). They describe; nothing is chosen by
     them: a choice is fitted within the folds.
@@ -157,8 +157,9 @@ def group_tests(cohort: Cohort, labels: Labels, variables: Sequence[Column]) -> 
         return []
     reading = table_reading(cohort, variables)
     first = np.unique(cohort.patient, return_index=True)[1]
-    positive = (labels.values == labels.positive)[first]
-    found = [compare_groups(reading.values[first, j], positive, c.kind) for j, c in enumerate(variables)]
+    two = len(labels.classes) == 2
+    group = (labels.values == labels.positive if two else labels.values)[first]
+    found = [compare_groups(reading.values[first, j], group, c.kind) for j, c in enumerate(variables)]
     adjusted = benjamini_hochberg([test.p for test in found])
     return [
         {

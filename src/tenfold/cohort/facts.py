@@ -19,7 +19,7 @@ import numpy as np
 from tenfold.errors import ImageError
 from tenfold.modalities.image import blank, read_image
 from tenfold.modalities.image_facts import ImageFacts, image_facts
-from tenfold.types import write_atomically
+from tenfold.types import Reading, write_atomically
 
 CACHE_FOLDER = Path(".tenfold") / "facts"
 Progress = Callable[[int, int], None]
@@ -103,11 +103,25 @@ class FactsCache:
             return
 
 
+@dataclass(frozen=True)
+class Masked:
+    """What is looked at of a picture, where it is not the whole of it: a screen about it is the same for everybody.
+
+    Attributes:
+        key: Names how it is cut, for the cache.
+        cut: From the path of a picture and what was read of it to what is shown.
+    """
+
+    key: str
+    cut: Callable[[Path, Reading], Reading]
+
+
 def look_at(
     paths: Sequence[Path],
     cache: FactsCache,
     *,
     frame: int | None = None,
+    masked: Masked | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> list[Look]:
@@ -117,6 +131,7 @@ def look_at(
         paths: The pictures.
         cache: What was seen before; it takes up what is new, but is not saved.
         frame: Which frame of a picture that holds several, from 1.
+        masked: What is looked at of each, if not the whole; its key must be the cache's.
         progress: Called with how many are done and how many there are.
         workers: How many threads; without it, one a processor, eight at most.
 
@@ -129,7 +144,7 @@ def look_at(
     if progress is not None:
         progress(len(done), total)
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for path, (look, before) in zip(fresh, pool.map(lambda p: _look(p, frame), fresh), strict=True):
+        for path, (look, before) in zip(fresh, pool.map(lambda p: _look(p, frame, masked), fresh), strict=True):
             if before is not None:
                 cache.put(path, look, before)
             done[path] = look
@@ -138,11 +153,12 @@ def look_at(
     return [done[path] for path in paths]
 
 
-def _look(path: Path, frame: int | None) -> tuple[Look, os.stat_result | None]:
+def _look(path: Path, frame: int | None, masked: Masked | None) -> tuple[Look, os.stat_result | None]:
     """Decode one picture."""
     try:
         before = path.stat() if path.exists() else None
         reading = read_image(path, frame=frame)
+        reading = masked.cut(path, reading) if masked else reading
         return Look(image_facts(path, reading), blank(reading)), before
     except ImageError as error:
         return Look(None, error=error), None

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from tenfold.errors import CohortError, nearest
 from tenfold.types import IntArray, StrArray, unique, write_atomically
 
-COHORT_FILE = "cohort.csv"
+COHORT_FILE, IMAGES_FILE = "cohort.csv", "images.csv"
 REQUIRED = ("case", "patient")
 RESERVED = (*REQUIRED, "site", "date")
+BETWEEN = "|"
+"""Stands between the paths where a cell names several pictures."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".bmp")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].+)?")
 
@@ -51,6 +53,9 @@ class Cohort:
     def read(cls, path: Path | str, *, image_columns: Sequence[str] | None = None) -> Cohort:
         """Read a cohort file, comma, semicolon or tab between the cells.
 
+        Pictures stand in columns, one a view, several paths of a view being separated by a bar; or, one a row, in an
+        `images.csv` beside the file, with the columns case, view and path: each view becomes a column.
+
         Args:
             path: The file, or the folder that holds `cohort.csv`.
             image_columns: The columns that hold pictures; without them, every column whose filled cells all
@@ -66,13 +71,17 @@ class Cohort:
         cohort = cls(path, table, np.array(rows, dtype=np.int64))
         _check_ids(cohort)
         _check_dates(cohort)
+        if path.name == COHORT_FILE and path.with_name(IMAGES_FILE).is_file():
+            for view, cells in _views(cohort, path.with_name(IMAGES_FILE)).items():
+                table[view] = cells
+                header.append(view)
         if image_columns is None:
             found = tuple(name for name in header if not is_mask(name) and _holds_pictures(cohort, name))
         else:
             found = _named_pictures(cohort, image_columns)
         for name in header:
             if name in found or (is_mask(name) and _holds_pictures(cohort, name)):
-                cohort.paths(name)
+                cohort.pictures(name)
         return replace(cohort, image_columns=found)
 
     def __len__(self) -> int:
@@ -120,27 +129,43 @@ class Cohort:
         cells.setflags(write=False)
         return cells
 
-    def files(self, column: str) -> list[Path]:
-        """Return where the pictures of a column lie, one a case.
-
-        Raises:
-            CohortError: A cell is empty, or its path leads out of the cohort's folder.
-        """
-        paths: list[Path] = []
-        for i, path in enumerate(self.paths(column)):
-            if path is None:
-                raise CohortError("no picture is named", where=self.place(i, column))
-            paths.append(path)
-        return paths
-
-    def paths(self, column: str) -> list[Path | None]:
-        """Return where the pictures of a column lie, None where the cell is empty.
+    def pictures(self, column: str) -> list[tuple[Path, ...]]:
+        """Return where the pictures of a column lie, in the order of the file; () where the cell is empty.
 
         Raises:
             CohortError: A path is absolute or leads out of the cohort's folder, be it by `..` or by a link.
         """
         root = os.path.realpath(self.folder)
-        return [self._inside(i, column, cell, root) for i, cell in enumerate(self.labels(column).tolist())]
+        return [
+            tuple(self._inside(i, column, part.strip(), root) for part in cell.split(BETWEEN)) if cell else ()
+            for i, cell in enumerate(self.labels(column).tolist())
+        ]
+
+    def files(self, column: str) -> list[Path]:
+        """Return where the pictures of a column lie, exactly one a case.
+
+        Raises:
+            CohortError: As for `paths`, or a cell is empty.
+        """
+        found: list[Path] = []
+        for i, path in enumerate(self.paths(column)):
+            if path is None:
+                raise CohortError("no picture is named", where=self.place(i, column))
+            found.append(path)
+        return found
+
+    def paths(self, column: str) -> list[Path | None]:
+        """Return where the files of a column lie, one a case at most; None where the cell is empty.
+
+        Raises:
+            CohortError: As for `pictures`, or a cell names several.
+        """
+        found: list[Path | None] = []
+        for i, own in enumerate(self.pictures(column)):
+            if len(own) > 1:
+                raise CohortError(f"{len(own)} files", expected="one at most", where=self.place(i, column))
+            found.append(own[0] if own else None)
+        return found
 
     def select(self, cases: Iterable[str]) -> Cohort:
         """Return the cohort of some cases, in the order given.
@@ -170,10 +195,10 @@ class Cohort:
         """A column that a cohort may lack: then empty."""
         return self.labels(column) if column in self.columns else np.full(len(self), "", dtype=np.str_)
 
-    def _inside(self, index: int, column: str, cell: str, root: str) -> Path | None:
+    def _inside(self, index: int, column: str, cell: str, root: str) -> Path:
         """The path of one picture, refused where it leads out of the folder `root`."""
         if not cell:
-            return None
+            raise CohortError("an empty path among several", where=self.place(index, column))
         written = cell.replace("\\", "/")
         real = os.path.realpath(os.path.join(root, written))  # noqa: PTH118 - 5,000 Path objects cost a second
         outside = real != root and not real.startswith(root.rstrip(os.sep) + os.sep)
@@ -316,7 +341,34 @@ def looks_like_picture(cell: str) -> bool:
 def _holds_pictures(cohort: Cohort, column: str) -> bool:
     """Whether all filled cells of a column look like pictures, and there is one."""
     cells = [cell for cell in cohort.labels(column).tolist() if cell]
-    return column not in RESERVED and bool(cells) and all(map(looks_like_picture, cells))
+    parts = [part.strip() for cell in cells for part in cell.split(BETWEEN)]
+    return column not in RESERVED and bool(cells) and all(map(looks_like_picture, parts))
+
+
+def _views(cohort: Cohort, path: Path) -> dict[str, list[str]]:
+    """The pictures of `images.csv` by view, as cells of the cohort file."""
+    header, body, rows = _parse(path, required=("case", "view", "path"))
+    place = {name: i for i, name in enumerate(cohort.case.tolist())}
+    cells: dict[str, list[list[str]]] = {}
+    for row, record in zip(rows, body, strict=True):
+        given = dict(zip(header, record, strict=True))
+        case, view, file = given["case"], given["view"], given["path"]
+        where = f"{path.name}, row {row}"
+        if case not in place:
+            raise CohortError(f"case '{case}' is not in {cohort.path.name}", do=nearest(case, place), where=where)
+        if not view or not file or BETWEEN in file:
+            raise CohortError(f"view '{view}' with path '{file}'", expected="both, and no bar in a path", where=where)
+        if view in cohort.columns:
+            raise CohortError(
+                f"view '{view}' is also a column of {cohort.path.name}",
+                expected="the pictures of a view in one of the two files",
+                where=where,
+            )
+        own = cells.setdefault(view, [[] for _ in place])[place[case]]
+        if file in own:
+            raise CohortError(f"the picture '{file}' stands there twice", where=f"{where}, case {case}")
+        own.append(file)
+    return {view: [BETWEEN.join(files) for files in own] for view, own in cells.items()}
 
 
 def _named_pictures(cohort: Cohort, names: Sequence[str]) -> tuple[str, ...]:
@@ -332,13 +384,15 @@ def _named_pictures(cohort: Cohort, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique(names))
 
 
-def _parse(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def _parse(path: Path, required: Sequence[str] = REQUIRED) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, filled rows and their row numbers."""
     records = _records(_text(path), path)
     header = [name.strip() for name in records[0]] if records else []
     if not any(header):
-        raise CohortError("the file is empty", expected="a header with case and patient, then rows", where=str(path))
-    _check_header(header, path)
+        raise CohortError(
+            "the file is empty", expected=f"a header with {', '.join(required)}, then rows", where=str(path)
+        )
+    _check_header(header, path, required)
     body, rows = [], []
     for number, record in enumerate(records[1:], start=2):
         cells = [cell.strip() for cell in record]
@@ -400,10 +454,10 @@ def _records(text: str, path: Path) -> list[list[str]]:
     return records
 
 
-def _check_header(header: Sequence[str], path: Path) -> None:
+def _check_header(header: Sequence[str], path: Path, required: Sequence[str]) -> None:
     """Refuse a header that lacks, repeats or leaves empty a name."""
     where = f"{path.name}, row 1"
-    for name in REQUIRED:
+    for name in required:
         if name not in header:
             raise CohortError(f"there is no column '{name}'", do=nearest(name, filter(None, header)), where=where)
     for position, name in enumerate(header, start=1):

@@ -1,4 +1,4 @@
-"""Outcomes: from a column of classes, levels or scores to a yes or no for evaluation, and to what a network learns.
+"""Outcomes: from a column of classes, levels or scores to what is evaluated, and to what a network learns.
 
 It must not know networks or folds, nor what becomes of the outcome.
 """
@@ -29,7 +29,7 @@ class Target:
         name: Name in files; the column's if empty.
         kind: "class", "ordinal" (levels in order) or "score" (a number that is cut).
         classes: Two classes or more; levels, lowest first; or what the two sides of a cut are called.
-        positive: The class to be found, or the lowest level that counts as yes.
+        positive: The class to be found, the last if empty; or the lowest level that counts as yes.
         below: Yes is a score below.
         above: Yes is a score above.
     """
@@ -50,11 +50,11 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a study tells: the yes or no that is evaluated, and the figures that a network learns.
+    """What a study tells: the classes that are evaluated, and the figures that a network learns.
 
     Attributes:
         target: Where it stands and how it was read.
-        labels: The two classes of every case, the positive one last.
+        labels: The class of every case, the positive one last: two, or as many as a target of kind "class" has.
         levels: The classes or levels that `values` count, in order; none of a score.
         values: (n,) index of the level, or the score in its own unit; NaN where unknown.
     """
@@ -65,12 +65,9 @@ class Outcome:
     values: FloatArray
 
     @property
-    def positive_levels(self) -> tuple[int, ...]:
-        """Indices of the levels that count as yes; none of a score."""
-        if not self.levels:
-            return ()
-        first = self.levels.index(self.target.positive or self.levels[-1]) if len(self.levels) > 2 else 1
-        return tuple(range(first, len(self.levels))) if self.target.kind == "ordinal" else (first,)
+    def cut(self) -> int:
+        """Of levels: index of the lowest that counts as yes."""
+        return self.levels.index(self.target.positive)
 
 
 def outcome_for(
@@ -80,7 +77,7 @@ def outcome_for(
     unlabelled: Literal["refuse", "allow"] = "refuse",
     absent: Literal["refuse", "allow"] = "refuse",
 ) -> Outcome:
-    """Read an outcome.
+    """Read an outcome. Levels and scores become a yes or no; classes stay what they are.
 
     Args:
         cohort: The cohort.
@@ -106,14 +103,15 @@ def outcome_for(
         return Outcome(target, labels, labels.classes, _indices(labels.values, labels.classes))
     cells = cohort.labels(target.column)
     check_foreign(cohort, target.column, cells, target.classes)
+    if target.kind == "class":
+        positive = target.positive or target.classes[-1]
+        names = (*(name for name in target.classes if name != positive), positive)
+        labels = _checked(cohort, target, names, cells, unlabelled, absent)
+        return Outcome(target, labels, names, _indices(cells, names))
     values = _indices(cells, target.classes)
-    first = target.classes.index(target.positive or target.classes[-1])
-    positive = values >= first if target.kind == "ordinal" else values == first
-    yes = target.classes[first]
-    names = (f"below {yes}", f"{yes} or above") if target.kind == "ordinal" else (f"not {yes}", yes)
-    if target.kind == "ordinal" and len(target.classes) == 2:
-        names = (target.classes[0], target.classes[1])
-    labels = _two_classes(cohort, target, names, values, positive, unlabelled, absent)
+    yes = target.positive
+    sides = (f"below {yes}", f"{yes} or above") if len(target.classes) > 2 else (target.classes[0], target.classes[1])
+    labels = _two_sides(cohort, target, sides, values, values >= target.classes.index(yes), unlabelled, absent)
     return Outcome(target, labels, target.classes, values)
 
 
@@ -136,35 +134,48 @@ def _score(
     assert cut is not None
     names = target.classes or (f"not {side} {cut:g}", f"{side} {cut:g}")
     positive = values < cut if side == "below" else values > cut
-    labels = _two_classes(cohort, target, names, values, positive, unlabelled, absent)
+    labels = _two_sides(cohort, target, (names[0], names[1]), values, positive, unlabelled, absent)
     return Outcome(target, labels, (), values)
 
 
-def _two_classes(
+def _two_sides(
     cohort: Cohort,
     target: Target,
-    names: Sequence[str],
+    names: tuple[str, str],
     values: FloatArray,
     positive: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     unlabelled: Literal["refuse", "allow"],
     absent: Literal["refuse", "allow"],
 ) -> Labels:
-    """Check that the outcomes suffice and turn them into two classes."""
-    unknown = np.flatnonzero(np.isnan(values))
+    """Turn what was cut into two classes."""
+    sides = np.where(np.isnan(values), "", np.where(positive, names[1], names[0])).astype(np.str_)
+    return _checked(cohort, target, names, sides, unlabelled, absent)
+
+
+def _checked(
+    cohort: Cohort,
+    target: Target,
+    names: tuple[str, ...],
+    cells: StrArray,
+    unlabelled: Literal["refuse", "allow"],
+    absent: Literal["refuse", "allow"],
+) -> Labels:
+    """Check that the outcomes suffice: no case without one unless that is allowed, and no class without a case."""
+    unknown = np.flatnonzero(cells == "")
     where = f"{cohort.path.name}, column {target.column}"
-    if len(unknown) == len(values):
-        raise CohortError("there is no outcome at all", expected="known outcomes of both classes", where=where)
+    classes = f"{'both' if len(names) == 2 else 'all'} classes"
+    if len(unknown) == len(cells):
+        raise CohortError("there is no outcome at all", expected=f"known outcomes of {classes}", where=where)
     if unknown.size and unlabelled == "refuse":
         raise CohortError(
             f"the outcome is missing here and in {unknown.size - 1} more rows",
             do="fill in the outcome, remove the rows, or declare that unlabelled cases are allowed",
             where=cohort.place(int(unknown[0]), target.column),
         )
-    sides = np.where(np.isnan(values), "", np.where(positive, names[1], names[0])).astype(np.str_)
     for name in names:
-        if name not in sides and absent == "refuse":
-            raise CohortError(f"no case has the class '{name}'", expected="cases of both classes", where=where)
-    return Labels(target.column, (names[0], names[1]), names[1], sides)
+        if name not in cells and absent == "refuse":
+            raise CohortError(f"no case has the class '{name}'", expected=f"cases of {classes}", where=where)
+    return Labels(target.column, names, names[-1], cells)
 
 
 def _indices(cells: StrArray, classes: Sequence[str]) -> FloatArray:

@@ -88,6 +88,19 @@ class Encoder(nn.Module):
             x = step(x)
         return x
 
+    def as_map(self, features: Tensor, step: int) -> Tensor | None:
+        """Lay out what a step gave as maps, for a heat map that is taken there.
+
+        Args:
+            features: (n, ...), what the step gave, or a gradient with respect to it.
+            step: Number of steps that were run.
+
+        Returns:
+            (n, channels, h, w), a view; None where what the step gave has no places in the picture, or where what it
+            has of them is not used further on.
+        """
+        return features if features.ndim == 4 else None
+
     def example(self, n: int, size: int, generator: torch.Generator) -> Tensor:
         """Make up n inputs that this encoder takes.
 

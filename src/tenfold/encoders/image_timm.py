@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from tenfold.errors import EncoderError, nearest
 WELL_KNOWN = (
     "convnext_tiny",
     "densenet121",
+    "efficientnet_b0",
     "inception_v3",
     "legacy_xception",
     "mobilenetv2_100",
     "resnet34",
     "vgg16",
+    "vit_small_patch16_224",
 )
 # Enough for the deepest networks that take any size (Inception needs 75), and cheap.
 PROBE_SIZE = 96
@@ -42,9 +45,10 @@ class ImageTimm(Encoder):
     """A network of timm up to its pooled features; the classifier is left out.
 
     The blocks are found by watching one pass (`tenfold.encoders.chain`): a ResNet gives its stem and every residual
-    block, layer1.0 .. layer4.2, a MobileNetV2 its stem, blocks.0.0 .. blocks.6.0 and conv_head. A network whose
-    modules do not run in a chain, such as a vision transformer, is one block. Pooling is the network's own, with the
-    norm that some have behind it.
+    block, layer1.0 .. layer4.2, a MobileNetV2 its stem, blocks.0.0 .. blocks.6.0 and conv_head. A vision transformer
+    (ViT, DeiT) gives its patch embedding with positions and class token as its stem, then every block. Any other
+    network whose modules do not run in a chain is one block. Pooling is the network's own, with the norm that some have
+    around it.
 
     A grey film is repeated over three channels before the network's own mean and deviation are applied. Those
     are taken from the options where given, else from the weights file's metadata, else from timm's card.
@@ -56,8 +60,8 @@ class ImageTimm(Encoder):
         channels: Channels of the film, 1 or 3.
         mean: Mean of the weights' training pictures, one value or three, on the scale [0, 1].
         std: Deviation of the same.
-        size: Side in pixels of the input, for networks built for one size (transformers); 0 is their own.
-            Networks that take any size make no use of it.
+        size: Side in pixels of the input, for networks built for one size (transformers); 0 is their own. The positions
+            of weights for another size are interpolated. Networks that take any size make no use of it.
         output_stride: 8 or 16 dilates the last stages instead of halving their maps, with the same weights (Yu et
             al., Dilated Residual Networks, CVPR 2017), for networks of timm that offer it; 0 leaves them.
 
@@ -84,6 +88,7 @@ class ImageTimm(Encoder):
         if from_file and not is_own(notes):
             classifier = card.get("classifier") or ()
             names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+            tensors = _at_this_size(model, tensors)
             fit(model, tensors, weights, lambda k: k.startswith((*(f"{n}." for n in names), *AUXILIARY)))
         scale = {
             "mean": _three("mean", mean if mean is not None else notes.get("mean", card["mean"]), network),
@@ -111,9 +116,19 @@ class ImageTimm(Encoder):
             blocks=blocks,
             pool=pool,
         )
+        self._grid = _Grid.of(model)
+        self._channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         if is_own(notes):
             fit(self, tensors, weights)
         self.train()
+
+    def as_map(self, features: Tensor, step: int) -> Tensor | None:
+        """Lay out what a step gave as maps; of a transformer the tokens of the patches, if they are used further on."""
+        if self._grid is not None and features.ndim == 3:
+            return self._grid.as_map(features) if step <= self._grid.last else None
+        if self._channels_last and features.ndim == 4:
+            return features.permute(0, 3, 1, 2)
+        return super().as_map(features, step)
 
     @staticmethod
     def own_size(network: str, size: int = 0, **_: object) -> int:
@@ -125,6 +140,60 @@ class ImageTimm(Encoder):
         _check_name(network)
         card = _timm().get_pretrained_cfg(network)
         return size if size and card.fixed_input_size else int(card.input_size[-1])
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the tokens of a transformer lie in the picture.
+
+    Attributes:
+        shape: Patches down and across.
+        prefix: Tokens before those of the patches: the class token and others without a place.
+        last: Steps after which the patches' tokens are still used. Where the head reads nothing but the class token,
+            they are not after the last block: their gradient there is 0, and so would be every heat map.
+    """
+
+    shape: tuple[int, int]
+    prefix: int
+    last: int
+
+    @classmethod
+    def of(cls, model: Any) -> _Grid | None:
+        """Look at a network; None where it is no transformer that was taken apart."""
+        if not _is_transformer(model):
+            return None
+        height, width = model.patch_embed.grid_size
+        steps = 1 + len(model.blocks)
+        return cls((height, width), model.num_prefix_tokens, steps - (model.global_pool == "token"))
+
+    def as_map(self, tokens: Tensor) -> Tensor:
+        """(n, tokens, channels) -> (n, channels, h, w)."""
+        return tokens[:, self.prefix :].transpose(1, 2).unflatten(2, self.shape)
+
+
+class _Tokens(nn.Module):
+    """What a transformer does before its first block."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        network: Any = self.network
+        tokens: Tensor = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(x))))
+        return tokens
+
+
+class _TokenTail(nn.Module):
+    """What a transformer does after its last block."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        network: Any = self.network
+        return _pool(network, network.norm(x))
 
 
 class _Body(nn.Module):
@@ -244,12 +313,46 @@ def _three(name: str, value: Any, network: str) -> list[float]:
     return numbers * (3 // len(numbers))
 
 
+def _is_transformer(model: Any) -> bool:
+    """Whether it is a plain vision transformer, in which tokens go from block to block."""
+    return isinstance(model, _timm().models.VisionTransformer)
+
+
+def _at_this_size(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Interpolate a transformer's positions where the weights were trained on pictures of another size."""
+    found = dict(tensors)
+    positions = found.get("pos_embed")
+    if not _is_transformer(model) or positions is None or positions.ndim != 3:
+        return found
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    patches = max(0, positions.shape[1] - prefix)
+    # whatever is no square of patches is left, and refused for its shape
+    if positions.shape != model.pos_embed.shape and math.isqrt(patches) ** 2 == patches > 0:
+        found["pos_embed"] = _timm().layers.resample_abs_pos_embed(
+            positions, new_size=model.patch_embed.grid_size, num_prefix_tokens=prefix
+        )
+    return found
+
+
+def _transformer(model: Any, normalise: Normalise) -> tuple[list[Named], nn.Module]:
+    """The blocks and the pooling of a vision transformer."""
+    children = {name for name, _ in model.named_children()}
+    before = {"patch_embed", "pos_drop", "patch_drop", "norm_pre"}
+    # Only the stem keeps the network's own parameters: they are tokens and position codes.
+    tokens = _Tokens(chain.without(model, children - before))
+    tail = chain.without(model, {*before, "blocks"}, parameters=False)
+    stem = nn.Sequential(OrderedDict(normalise=normalise, tokens=tokens))
+    return [("stem", stem), *((f"blocks.{i}", block) for i, block in enumerate(model.blocks))], _TokenTail(tail)
+
+
 def _take_apart(model: Any, normalise: Normalise, side: int) -> tuple[list[Named], nn.Module, int]:
     """The blocks by name, the pooling, and the length of its output."""
     probe = torch.zeros(1, 3, side, side)
     with torch.no_grad():
         maps = model.forward_features(probe)
         dim = _pool(model, maps).shape[1]
+    if _is_transformer(model):
+        return *_transformer(model, normalise), dim
     modules = chain.chain(model, model.forward_features, probe)
     if modules is None:
         head = set(chain.called(model, partial(_pool, model), maps))

@@ -30,7 +30,8 @@ def feature_maps(
 
     Args:
         network: Any network of this package; it is left as it was.
-        inputs: For each input a float32 tensor (n, channels, h, w) in [0, 1].
+        inputs: For each input a float32 tensor (n, channels, h, w) in [0, 1], or (n, pictures, channels, h, w); the
+            first case has the watched one.
         view: The input whose encoder is watched.
         channels: How many channels at most; those with the largest standard deviation are taken.
 
@@ -40,7 +41,8 @@ def feature_maps(
     """
     watch = _Watch()
     with torch.no_grad(), evaluating(network), watch:
-        network.encoders[view](inputs[view][:1])
+        pictures = inputs[view].flatten(0, 1) if inputs[view].ndim == 5 else inputs[view]
+        network.encoders[view](pictures[:1])
     return {place: _most_varied(watch.seen[place], channels) for place in _PLACES if place in watch.seen}
 
 

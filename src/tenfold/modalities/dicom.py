@@ -19,12 +19,14 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel
 
 from tenfold.errors import ImageError
 from tenfold.modalities.raster import check_size, choose_frame, collapse_grey
+from tenfold.modalities.ultrasound import REGIONS_FACT
 from tenfold.types import FloatArray, Reading
 
 # An allow-list: every other transfer syntax is for video, a link to a server, or deflated: 400 kB of that can
 # inflate to a gigabyte while only the header is being read.
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _RLE = "1.2.840.10008.1.2.5"
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_FAMILY = tuple(
     f"1.2.840.10008.1.2.4.{n}" for n in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")
 )
@@ -38,6 +40,11 @@ _DEFLATED = (
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BYTES_PER_PIXEL = 8
+
+# PS3.3 C.8.5.5: of ultrasound regions, those in two dimensions, M-mode and spectra are pictures; of these, grey and
+# colour bars are not.
+_PICTURE_FORMATS = (1, 2, 3)
+_BARS = (0xD, 0xE)
 
 
 def read_dicom(path: Path, *, frame: int | None, max_pixels: int, modalities: Sequence[str]) -> Reading:
@@ -55,7 +62,8 @@ def read_dicom(path: Path, *, frame: int | None, max_pixels: int, modalities: Se
     Returns:
         uint8 up to 8 bits stored and for all colour. Deeper grey is uint16 over its whole range where a
         window was applied; without one uint16, or float32 where values were rescaled or signed.
-        `facts["window"]` names the window or says "none".
+        `facts["window"]` names the window or says "none". `facts["ultrasound_regions"]` is there where the file says
+        where its ultrasound pictures lie: "left,top,right,bottom;..." in pixels, right and bottom being outside.
 
     Raises:
         ImageError: Deflated or foreign transfer syntax, no pixels or too many, wrong modality, several frames
@@ -70,8 +78,9 @@ def read_dicom(path: Path, *, frame: int | None, max_pixels: int, modalities: Se
         chosen = choose_frame(frames, frame, path)
         dataset = pydicom.dcmread(path)
         _check_pixels(dataset, syntax, chosen, frames, path)
+        facts = _mend_colour(dataset, syntax, chosen, frames) | _ultrasound_regions(header)
         stored = pixel_array(dataset, index=chosen - 1)
-        pixels, facts = _display(stored, dataset, path)
+        pixels, shown = _display(stored, dataset, path)
     except ImageError:
         raise
     except Exception as error:  # damaged files make the parser and the codecs raise anything
@@ -81,7 +90,7 @@ def read_dicom(path: Path, *, frame: int | None, max_pixels: int, modalities: Se
             do="export it from the archive again",
             where=str(path),
         ) from error
-    facts |= {
+    facts |= shown | {
         "format": "DICOM",
         "modality": str(header.Modality),
         "photometric": str(header.PhotometricInterpretation),
@@ -181,6 +190,15 @@ def _compressed_size(data: bytes) -> tuple[int, int] | None:
     if start >= 0 and not data.startswith(b"\xff\xd8"):
         right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
         return right - left, bottom - top
+    at = _start_of_frame(data)
+    if at is None:
+        return None
+    height, width = struct.unpack_from(">2H", data, at + 5)
+    return width, height
+
+
+def _start_of_frame(data: bytes) -> int | None:
+    """Return where the marker lies after which a JPEG stream gives its size and components, None without one."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -188,10 +206,43 @@ def _compressed_size(data: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            height, width = struct.unpack_from(">2H", data, at + 5)
-            return width, height
+            return at
         at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return None
+
+
+def _mend_colour(dataset: Any, syntax: str, frame: int, frames: int) -> dict[str, str | int | float]:
+    """Correct a JPEG picture that is labelled RGB although its chroma is subsampled, as many scanners write it.
+
+    Only brightness and chroma are ever stored at two resolutions; taken at its word the label gives false colours.
+    """
+    if syntax != _JPEG_BASELINE or dataset.PhotometricInterpretation != "RGB":
+        return {}
+    data = get_frame(dataset.PixelData, frame - 1, number_of_frames=frames)
+    at = _start_of_frame(data)
+    if at is None or len(data) < at + 15 or data[at + 11] == data[at + 14]:
+        return {}
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    return {"colour": "labelled RGB, read as YBR: its chroma is subsampled"}
+
+
+def _ultrasound_regions(header: Any) -> dict[str, str | int | float]:
+    """Say where the pictures of an ultrasound file lie; regions beyond the picture are cut at its edge."""
+    found = []
+    for region in header.get("SequenceOfUltrasoundRegions") or ():
+        names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
+        corners = [region.get(f"RegionLocation{name}") for name in names]
+        if (
+            None in corners
+            or region.get("RegionSpatialFormat") not in _PICTURE_FORMATS
+            or region.get("RegionDataType") in _BARS
+        ):
+            continue
+        left, top = int(corners[0]), int(corners[1])
+        right, bottom = min(int(header.Columns), int(corners[2]) + 1), min(int(header.Rows), int(corners[3]) + 1)
+        if 0 <= left < right and 0 <= top < bottom:
+            found.append(f"{left},{top},{right},{bottom}")
+    return {REGIONS_FACT: ";".join(found)} if found else {}
 
 
 def _display(stored: NDArray[Any], dataset: Any, path: Path) -> tuple[NDArray[Any], dict[str, str | int | float]]:

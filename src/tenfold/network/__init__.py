@@ -1,4 +1,4 @@
-"""The model that joins the parts: encoders, fusion, a shared layer, heads.
+"""The model that joins the parts: encoders, pooling, fusion, a shared layer, heads.
 
 It must not know patients, training or files.
 """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tenfold.errors import EncoderError
 
 GATED_WIDTH = 64
+MEAN_WIDTH = 64
 
 
 class Fusion(nn.Module):
@@ -122,7 +123,28 @@ class Gated(Fusion):
         return (weights[:, :, None] * said).sum(dim=1)
 
 
-FUSIONS: dict[str, type[Concat] | type[Gated]] = {"concat": Concat, "gated": Gated}
+class Mean(Fusion):
+    """The mean of what the inputs that a case has say, each through its own linear layer and tanh.
+
+    No input can be shut out, and none learned to be trusted more: for cohorts too small to learn a gate.
+
+    Args:
+        dims: Length of each input's embedding, by input.
+        drop: As for `Fusion`.
+    """
+
+    def __init__(self, dims: Mapping[str, int], drop: float = 0.0) -> None:
+        super().__init__(dims, drop)
+        self.dim = MEAN_WIDTH
+        self.hidden = nn.ModuleList(nn.Linear(length, MEAN_WIDTH) for length in dims.values())
+
+    def fuse(self, embeddings: list[Tensor], there: Tensor) -> Tensor:
+        """Join m embeddings (n, dim of it) to (n, 64)."""
+        said = torch.stack([layer(row).tanh() for layer, row in zip(self.hidden, embeddings, strict=True)], dim=1)
+        return (said * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
+
+
+FUSIONS: dict[str, type[Concat] | type[Gated] | type[Mean]] = {"concat": Concat, "gated": Gated, "mean": Mean}
 
 
 def present(rows: Tensor) -> Tensor:
@@ -137,6 +159,11 @@ def present(rows: Tensor) -> Tensor:
     # a view: to flatten channels-last pictures would copy them
     first: tuple[slice | int, ...] = (slice(None), *(0,) * (rows.ndim - 1))
     return ~rows[first].isnan()
+
+
+def numbers(rows: Tensor) -> Tensor:
+    """Infinity for NaN, so that a network whose training broke down is not taken for an absent input."""
+    return rows.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def _refuse_empty(there: Tensor, order: tuple[str, ...]) -> None:

@@ -37,7 +37,7 @@ def view(pictures: Tensor, index: int) -> Tensor:
     """Return one view of a batch.
 
     Args:
-        pictures: float32 (n, channels, side, side).
+        pictures: float32 (n, channels, side, side), or (n, k, channels, side, side) of several a case.
         index: 0 is the picture itself; up to `MOST_VIEWS` - 1.
 
     Returns:
@@ -45,6 +45,8 @@ def view(pictures: Tensor, index: int) -> Tensor:
     """
     if index == 0:
         return pictures
+    if pictures.ndim == 5:
+        return view(pictures.flatten(0, 1), index).unflatten(0, pictures.shape[:2])
     degrees, zoom, right, down = _VIEWS[index]
     cosine, sine = math.cos(math.radians(degrees)) / zoom, math.sin(math.radians(degrees)) / zoom
     matrix = torch.tensor([[cosine, -sine, -2 * right], [sine, cosine, -2 * down]], device=pictures.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tenfold.report.inputs import difference
 from tenfold.report.load import Run
-from tenfold.report.words import arm_name, count, interval, joined, number, p_value, target_name
+from tenfold.report.words import arm_name, count, interval, joined, number, p_value, target_name, versus
 
 LEVEL = 0.05
 
@@ -60,6 +60,7 @@ def sentence(run: Run) -> str:
     found = verdict(run)
     name = target_name(run.target)
     subject = f"{name[:1].upper()}{name[1:]}" if name else "The outcome"
+    subject += f" ({versus(run)})" if versus(run) else ""
     if found.told is None:
         return f"{subject}: whether the model can be told from chance is not known ({found.why})."
     if found.told:

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from tenfold.errors import nearest
-from tenfold.report import chance, connectomes
+from tenfold.report import chance, classes, connectomes
 from tenfold.report.limits import gap_sentences, sample_size
 from tenfold.report.load import Run
 from tenfold.report.methods_text import model_sentence, stage_sentences
@@ -25,9 +25,9 @@ from tenfold.report.words import (
     against,
     answer,
     arm_name,
+    capital,
     count,
     division,
-    films,
     flow_text,
     headline_of,
     interval,
@@ -36,11 +36,13 @@ from tenfold.report.words import (
     metric_label,
     number,
     opened_external,
+    pictured,
     population,
     rule,
     score_cut,
     target_name,
     thresholds,
+    versus,
     with_interval,
 )
 
@@ -212,6 +214,7 @@ def _outcome(run: Run) -> str:
     if not run.classes:
         return ""
     positive = f"; positive: {run.positive}" if run.positive else ""
+    positive += f", also judged as a yes or no, {versus(run)}" if versus(run) else ""
     cut = score_cut(t)
     positive += f", a score {cut}; the network learned the score itself" if cut else ""
     return (
@@ -362,7 +365,9 @@ def _performance(run: Run) -> str:
     core = [
         f"{METRICS[m].label} {with_interval(found[m])}" for m in METRICS if METRICS[m].group == "core" and m in found
     ]
-    return f"{'; '.join(core)}; n = {found['auc'].n}. {_subgroups(run)}" if "auc" in found else ""
+    together = " ".join(classes.headline(run)[:1])
+    together += f" {capital(versus(run))}: " if together and versus(run) else ""
+    return f"{together}{'; '.join(core)}; n = {found['auc'].n}. {_subgroups(run)}" if "auc" in found else together
 
 
 def _subgroups(run: Run) -> str:
@@ -491,7 +496,7 @@ def _explanation(run: Run) -> str:
     held = connectomes.edges(run)
     if held:
         further += "; weights of single edges, with how alike the folds are"
-    if films(run) != "films":
+    if not pictured(run):
         said = further.removeprefix("; ")
         return f"{said[:1].upper()}{said[1:]}." if said else ""
     return f"Grad-CAM{further}; maps checked by {joined(checks) or 'nothing'}." if run.explanations.get("cases") else ""
@@ -517,7 +522,7 @@ def _elsewhere(name: str, other: Run) -> str:
 
 def _failures(run: Run) -> str:
     wrong = [c for c in run.explanations.get("cases") or [] if not c.get("right", True)]
-    shown = "film, heat map and probability" if films(run) == "films" else "what moved the answer and the probability"
+    shown = "film, heat map and probability" if pictured(run) else "what moved the answer and the probability"
     return f"{count(len(wrong), 'wrong case')} shown with {shown}." if wrong else ""
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tenfold.report import figures_sets, figures_targets
+from tenfold.report import figures_classes, figures_sets, figures_targets, grid
 from tenfold.report.drawn import Drawn, behind, key, matrix, named_rows, numbers, short, whisker
 from tenfold.report.load import Run
 from tenfold.report.look import BLUE, GREEN, HALF_WIDTH, INK, ORANGE, RED, canvas, unit_square
@@ -30,6 +30,7 @@ from tenfold.report.words import (
     known_sentence,
     number,
     thresholds,
+    versus,
     whose_predictions,
 )
 from tenfold.types import FloatArray, StrArray
@@ -38,7 +39,10 @@ FAINT = 0.28  # opacity of the ink for arms that are only context
 
 
 def answer(run: Run) -> Drawn | None:
-    """Draw the headline AUC on a line, beside the ceiling or the published figure."""
+    """Draw the headline AUC on a line, beside the ceiling or the published figure; of three classes or more, all."""
+    all_classes = figures_classes.answer(run)
+    if all_classes is not None:
+        return all_classes
     auc = run.estimates(run.proposed).get("auc")
     if auc is None:
         return None
@@ -349,9 +353,19 @@ def probabilities(run: Run) -> Drawn | None:
     return Drawn(figure, f"{text}.{dotted}", text)
 
 
+def _arms(run: Run) -> list[str]:
+    """Return the arms that figures with one row or panel each have room for: a large grid has its own figure."""
+    left_out = run.elsewhere_in_grid
+    return [arm for arm in run.arms if arm not in left_out]
+
+
+def _left_out(run: Run) -> str:
+    return " Other networks and starts of the grid stand in its own figure." if run.elsewhere_in_grid else ""
+
+
 def confusion(run: Run) -> Drawn | None:
     """Draw the confusion matrix of every arm as small multiples."""
-    found = {arm: m for arm in run.arms if (m := run.curve(arm, "confusion")).keys() >= {"tp", "fp", "fn", "tn"}}
+    found = {arm: m for arm in _arms(run) if (m := run.curve(arm, "confusion")).keys() >= {"tp", "fp", "fn", "tn"}}
     if not found:
         return None
     across = min(3, len(found))
@@ -367,15 +381,16 @@ def confusion(run: Run) -> Drawn | None:
     text = "; ".join(f"{arm_name(a)}: TP {m['tp']}, FN {m['fn']}, FP {m['fp']}, TN {m['tn']}" for a, m in found.items())
     return Drawn(
         figure,
-        f"Confusion matrices at the frozen operating point, cases; + is {run.positive}. The stronger the colour, "
-        "the larger the share of that true class.",
+        f"Confusion matrices at the frozen operating point, cases; + is {run.positive}"
+        f"{', − any other class' if versus(run) else ''}. The stronger the colour, "
+        f"the larger the share of that true class.{_left_out(run)}",
         text,
     )
 
 
 def forest(run: Run) -> Drawn | None:
     """Draw the AUC of every arm with its interval, failed arms named."""
-    found = {arm: run.estimates(arm).get("auc") for arm in run.arms}
+    found = {arm: run.estimates(arm).get("auc") for arm in _arms(run)}
     drawn = {arm: e for arm, e in found.items() if e is not None}
     if not drawn:
         return None
@@ -401,13 +416,13 @@ def forest(run: Run) -> Drawn | None:
     if own:
         beside = " Upright bar: the best attainable AUC from what the arm sees, known as the patients are simulated."
     parts = "; ".join(f"{arm_name(a)} {number(e.value)} ({interval(e)})" for a in order if (e := found[a]) is not None)
-    return Drawn(figure, f"{text}; n = {first.n}; {first.method}.{beside}", parts)
+    return Drawn(figure, f"{text}; n = {first.n}; {first.method}.{beside}{_left_out(run)}", parts)
 
 
 def folds(run: Run) -> Drawn | None:
     """Draw the AUC of each fold beside the pooled one."""
     held = run.folds.get(run.target) or {}
-    order = [arm for arm in run.arms if held.get(arm)]
+    order = [arm for arm in _arms(run) if held.get(arm)]
     if not order:
         return None
     figure, axes = named_rows([arm_name(a) for a in order], "AUC")
@@ -420,7 +435,11 @@ def folds(run: Run) -> Drawn | None:
     sizes = sorted({int(f["n"]) for arm in order for f in held[arm] if isinstance(f.get("n"), int)})
     n = f"smallest fold {sizes[0]} cases, largest {sizes[-1]}" if sizes else "fold sizes not recorded"
     text = "AUC within each fold (dots) beside the AUC of all folds pooled (diamonds)"
-    return Drawn(figure, f"{text}; {n}. Dots far to the right of a diamond mean that folds differ in level.", text)
+    return Drawn(
+        figure,
+        f"{text}; {n}. Dots far to the right of a diamond mean that folds differ in level.{_left_out(run)}",
+        text,
+    )
 
 
 def training(run: Run) -> Drawn | None:
@@ -487,6 +506,12 @@ FIGURES: dict[str, Callable[[Run], Drawn | None]] = {
     "gains": figures_targets.gains,
     "answer": answer,
     "flow": flow,
+    "classes_confusion": figures_classes.confusion,
+    "classes_roc": figures_classes.roc,
+    "classes_calibration": figures_classes.calibration,
+    "classes_decision": figures_classes.decision,
+    "grid": grid.ablation,
+    "grid_tests": grid.forest,
     "roc_internal": figures_sets.roc_internal,
     "roc": roc,
     "calibration": calibration,

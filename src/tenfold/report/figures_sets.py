@@ -15,7 +15,7 @@ from tenfold.report.limits import subgroup_columns
 from tenfold.report.load import Run, readable
 from tenfold.report.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, canvas, unit_square
 from tenfold.report.readers import estimate, places, ways
-from tenfold.report.words import arm_name, count, interval, number, with_interval
+from tenfold.report.words import arm_name, count, interval, number, versus, with_interval
 from tenfold.types import Estimate
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
@@ -44,7 +44,8 @@ def matrices(run: Run) -> Drawn | None:
     sizes = "; ".join(f"{name} n = {sum(m[k] for k in ('tp', 'fn', 'fp', 'tn'))}" for name, m in found.items())
     return Drawn(
         figure,
-        f"The {arm_name(run.proposed)} model at its frozen operating point, cases; + is {run.positive}. {sizes}.",
+        f"The {arm_name(run.proposed)} model at its frozen operating point, cases; + is {run.positive}"
+        f"{', − any other class' if versus(run) else ''}. {sizes}.",
         text,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tenfold.report.load import Run, readable
 from tenfold.report.tabular import Table, one_method
-from tenfold.report.words import arm_name, ceiling_of, interval, joined, number, p_value, with_interval
+from tenfold.report.words import arm_name, ceiling_of, interval, joined, number, p_value, versus, with_interval
 from tenfold.types import Estimate
 
 
@@ -49,7 +49,8 @@ def _beside_better(run: Run) -> list[str]:
         return []
     best = singles[0]
     own = run.estimates(best)["auc"]
-    said = [f"Of the arms with one input, {arm_name(best)} was best out of fold: {with_interval(own)}."]
+    about = f" ({versus(run)})" if versus(run) else ""
+    said = [f"Of the arms with one input, {arm_name(best)} was best out of fold{about}: {with_interval(own)}."]
     for part, where in (("comparisons", "Out of fold"), ("comparisons_holdout", "In the hold-out")):
         found = difference(run, best, part)
         if found is not None:
@@ -93,8 +94,11 @@ def _change(run: Run, arm: str) -> tuple[str, str]:
 
 def fusion_table(run: Run) -> Table | None:
     """Arms that see several inputs and arms that see one, each beside the best attainable AUC of what it sees."""
+    left_out = run.elsewhere_in_grid
     several = [arm for arm in run.arms if len(run.inputs(arm)) > 1 and "auc" in run.estimates(arm)]
+    several = [arm for arm in several if arm not in left_out]
     singles = alone(run)
+    singles = [arm for arm in singles if arm == singles[0] or arm not in left_out]
     if not several or not singles:
         return None
     ceilings = any(ceiling_of(run, arm) is not None for arm in (*several, *singles))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tenfold.report.load import Run, readable
 from tenfold.report.tabular import Table
-from tenfold.report.words import arm_name, count, interval, metric_label, number, with_interval
+from tenfold.report.words import arm_name, count, interval, metric_label, number, versus, with_interval
 from tenfold.types import Estimate
 
 _COUNTS = ("level", "patients", "positives")
@@ -75,10 +75,11 @@ def sample_size(run: Run) -> list[str]:
     said = []
     width, needed, check = held.get("auc_width") or {}, held.get("riley") or {}, held.get("validation") or {}
     expected, people = number(held.get("expected_auc"), 2), held.get("patients") or {}
+    it = run.positive if versus(run) else "the outcome"
     if width:
         said.append(
             f"Before a patient was spent: with {people.get('positives', '?')} patients with and "
-            f"{people.get('negatives', '?')} without the outcome, an AUC of {expected} would be known from "
+            f"{people.get('negatives', '?')} without {it}, an AUC of {expected} would be known from "
             f"{number(width.get('low'), 2)} to {number(width.get('high'), 2)}, {number(width.get('width'), 2)} wide "
             f"({width.get('method', '')})."
         )
@@ -160,9 +161,10 @@ def conformal(run: Run) -> Table | None:
             ]
         )
     sizes = held.get("sizes") or {}
+    several = f"{'both' if len(classes) == 2 else 'several'} answers (the model does not know)"
     spread = [
         f"{words} {float(sizes[key]):.0%}"
-        for key, words in (("one", "one answer"), ("both", "both answers (the model does not know)"), ("empty", "none"))
+        for key, words in (("one", "one answer"), ("both", several), ("empty", "none"))
         if isinstance(sizes.get(key), int | float)
     ]
     return Table(

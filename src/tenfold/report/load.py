@@ -45,6 +45,10 @@ class Run:
         optimism: optimism.json, `{target: {"apparent", "out_of_fold", "optimism", "method", "n"}}`.
         learning_curve: learning_curve.json, `{target: [{"share", "patients", "auc"}]}`.
         readers: readers.json: human readers on the cases of this folder.
+        all_classes: classes.json, `{target: {"classes", "arms", "comparisons"}}`: targets of three classes or more.
+        grid: grid.json, `{target: {"comparisons": [...]}}`: paired tests between cells of a grid of arms.
+        sites: sites.json, `{"by", target: [{"site", "n", metric}], "overall": {target: {metric}}}`: each hospital
+            left out in turn.
         operating_points: Rows of operating_points.csv.
         author: author.toml.
         study: study.toml as text.
@@ -73,6 +77,9 @@ class Run:
     optimism: dict[str, Any]
     learning_curve: dict[str, Any]
     readers: dict[str, Any]
+    all_classes: dict[str, Any]
+    grid: dict[str, Any]
+    sites: dict[str, Any]
     operating_points: list[dict[str, str]]
     author: dict[str, Any]
     study: str
@@ -125,6 +132,13 @@ class Run:
         first = [self.proposed] if self.proposed in listed else []
         order = (*first, *(a for a in listed if a != self.proposed))
         return {arm: listed[arm] for arm in order if listed[arm].get("kind") != ALTERED}
+
+    @property
+    def elsewhere_in_grid(self) -> set[str]:
+        """Cells of a grid of another network or start than the proposed arm: their own section shows them."""
+        found = [c for c in (self.facts.get("grid") or {}).get("cells") or [] if isinstance(c, dict)]
+        own = next(((c.get("network"), c.get("start")) for c in found if c.get("arm") == self.proposed), None)
+        return {str(c.get("arm")) for c in found if (c.get("network"), c.get("start")) != own}
 
     @property
     def altered(self) -> dict[str, dict[str, Any]]:
@@ -241,6 +255,9 @@ def load(folder: Path) -> Run:
         optimism=_read(folder, "optimism.json", _json, {}, problems),
         learning_curve=_read(folder, "learning_curve.json", _json, {}, problems),
         readers=_read(folder, "readers.json", _json, {}, problems),
+        all_classes=_read(folder, "classes.json", _json, {}, problems),
+        grid=_read(folder, "grid.json", _json, {}, problems),
+        sites=_read(folder, "sites.json", _json, {}, problems),
         operating_points=_read(folder, "operating_points.csv", _rows, [], problems),
         author=_read(folder, "author.toml", _toml, {}, problems),
         study=_read(folder, "study.toml", _text, "", problems),
@@ -290,7 +307,17 @@ def _of(run: Run, name: str) -> Run:
 
 
 def _simulated(held: Any, target: Mapping[str, Any], first: bool) -> Any:
-    """Return what a simulator says with the ceilings of one target as numbers; plain ones are those of the first."""
+    """Return what a simulator says with the ceilings of one target as numbers; plain ones are those of the first.
+
+    Where it has figures of all classes together, its plain ceilings are of these, and not of the yes or no.
+    """
+    if (held or {}).get("ceiling_figures"):
+        return {
+            **held,
+            "ceilings": {},
+            "ceiling_auc": None,
+            "ceiling_figures": held["ceiling_figures"] if first else {},
+        }
     ceilings = (held or {}).get("ceilings") or {}
     if not any(isinstance(c, dict) for c in ceilings.values()):
         return held if first or not held else {**held, "ceilings": {}, "ceiling_auc": None}

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.report import connectomes
+from tenfold.report import classes, connectomes, grid, sites
 from tenfold.report.load import Run, targets_of
 from tenfold.report.readers import places, ways
 from tenfold.report.words import (
@@ -17,14 +17,15 @@ from tenfold.report.words import (
     count,
     division,
     everybody,
-    films,
     flow_text,
     joined,
     opened_name,
+    pictured,
     rule,
     score_cut,
     target_name,
     task,
+    versus,
 )
 
 
@@ -48,6 +49,12 @@ REFERENCES = (
         "Obuchowski 1997",
         "Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997;53:567-578.",
         "10.2307/2533958",
+    ),
+    Reference(
+        "Hand & Till 2001",
+        "Hand DJ, Till RJ. A simple generalisation of the area under the ROC curve for multiple class classification "
+        "problems. Machine Learning 2001;45:171-186.",
+        "10.1023/A:1010920819831",
     ),
     Reference(
         "Van Calster 2025",
@@ -187,6 +194,9 @@ def paragraphs(run: Run) -> list[str]:
         _models(run),
         _validation(run),
         _statistics(run),
+        *(_classes(view) for view in run.each),
+        *(_grid(view) for view in run.each),
+        _sites(run),
         _further(run),
         _readers(run),
         _explanations(run),
@@ -269,6 +279,8 @@ def _outcome(run: Run) -> str:
     if score_cut(target):
         return f"{named}was learned as a score; {score_cut(target)} counted as positive ({run.positive})."
     text = f"{named}had the classes {joined(run.classes)}"
+    if versus(run):
+        return f"{text}; all were told apart, and {versus(run)} was judged as a yes or no besides."
     return text + (f", of which {run.positive} counted as positive." if run.positive else ".")
 
 
@@ -287,8 +299,9 @@ def _outcomes(run: Run) -> str:
             more = f", learned as {len(levels)} classes" if len(levels) > 2 else ""
             told.append(f"{named}{more}; positive: {target.get('positive') or 'none'})")
     text = f"The outcomes, learned together by one network with one output each, were {'; '.join(told)}. "
-    text += "Each was evaluated for itself as a yes or no. A patient of whom an outcome was not known was kept: that "
-    return text + "outcome was left out of the loss and of its own evaluation."
+    together = " and, of three classes or more, for all classes together" if run.all_classes else ""
+    text += f"Each was evaluated for itself as a yes or no{together}. A patient of whom an outcome was not known was "
+    return text + "kept: that outcome was left out of the loss and of its own evaluation."
 
 
 def _inputs(run: Run) -> str:
@@ -299,7 +312,11 @@ def _inputs(run: Run) -> str:
     parts += [connectomes.prepared(name, i) for name, i in connectomes.of_kind(run.facts).items()]
     fusion = str(run.arms.get(run.proposed, {}).get("fusion") or "")
     if len(run.inputs(run.proposed)) > 1 and fusion:
-        joins = {"concat": "joined end to end", "gated": "weighted by a gate over those present (Arevalo 2017)"}
+        joins = {
+            "concat": "joined end to end",
+            "gated": "weighted by a gate over those present (Arevalo 2017)",
+            "mean": "mapped to one length and averaged over those present",
+        }
         parts.append(
             f"The embeddings of {joined(list(run.inputs(run.proposed)))} were {joins.get(fusion, 'joined')} before "
             "the head (fusion)."
@@ -397,11 +414,14 @@ def _models(run: Run) -> str:
             "were those fixed at development."
         )
     main = model_sentence(run, run.proposed)
-    others = [s for arm in run.arms if arm != run.proposed and (s := model_sentence(run, arm))]
+    left_out = run.elsewhere_in_grid & set(run.arms)
+    told = [arm for arm in run.arms if arm != run.proposed and arm not in left_out]
+    others = [s for arm in told if (s := model_sentence(run, arm))]
     text = f"The proposed arm was {main}. " if main else ""
     text += " ".join(stage_sentences(run, run.proposed)) + " "
     text += _together(run)
     text += f"It was compared with {count(len(others), 'further arm')}: {'; '.join(others)}. " if others else ""
+    text += f"{count(len(left_out), 'further arm')} were cells of the grid described below. " if left_out else ""
     failed = [
         f"{arm_name(a)} ({d.get('reason') or 'no reason recorded'})"
         for a, d in run.arms.items()
@@ -491,6 +511,54 @@ def _statistics(run: Run) -> str:
     return text.strip().rstrip(".") + "."
 
 
+def _classes(run: Run) -> str:
+    """Say how three classes or more were judged together."""
+    found = classes.estimates(run, run.proposed)
+    if classes.MACRO not in found:
+        return ""
+    about = f" of {target_name(run.target)}" if run.several else ""
+    ways = list(dict.fromkeys(e.method for e in found.values() if e.method))
+    text = (
+        f"The {len(classes.names(run))} classes{about} ({joined(classes.names(run))}) were judged together by the "
+        "macro-averaged one-vs-one AUC: the mean over all pairs of classes of the AUC among the cases of that pair, "
+        "both directions averaged (Hand & Till 2001). A case was decided for its likeliest class; each class was set "
+        "against the rest for its own AUC, sensitivity, specificity, predictive values, calibration and net benefit at "
+        f"its own prevalence. Intervals: {'; '.join(ways)}. "
+    )
+    compared = [c for c in classes.of(run).get("comparisons") or [] if c.get("method")]
+    if compared:
+        tests = list(dict.fromkeys(str(c["method"]) for c in compared))
+        text += f"Arms were compared in these figures on the same patients ({'; '.join(tests)})"
+        adjusted = any(c.get("p_adjusted") is not None for c in compared)
+        text += ", with p values adjusted by Holm 1979." if adjusted else "."
+    return text.strip()
+
+
+def _grid(run: Run) -> str:
+    """Say what the grid of arms held and how its cells were tested."""
+    told = grid.sentences(run)
+    if not told:
+        return ""
+    about = f" (on {target_name(run.target)})" if run.several else ""
+    ways = list(dict.fromkeys(t.method for t in grid.tests(run)))
+    text = f"An ablation grid{about} had {told[0]}"
+    if ways:
+        questions = list(dict.fromkeys(t.question for t in grid.tests(run)))
+        text += f" Paired tests on the same patients asked about {joined(questions)} ({'; '.join(ways)})."
+    without = grid.failed(run)
+    return text + (f" Without figures: {' '.join(without)}" if without else "")
+
+
+def _sites(run: Run) -> str:
+    """Say that each hospital was left out in turn."""
+    if not any(sites.table(view) for view in run.each):
+        return ""
+    return (
+        f"Beside the grouped folds the {arm_name(run.proposed)} model was fitted again with one hospital left out at a "
+        "time and tried on the patients of that hospital, every decision made in the others."
+    )
+
+
 def _how_permuted(run: Run) -> str:
     """Say how labels were permuted, where the run says it."""
     ways = (str((v.permutations.get(v.proposed) or {}).get("method") or "") for v in run.each)
@@ -511,7 +579,7 @@ def _cases(run: Run) -> str:
     if not run.explanations.get("cases"):
         return ""
     sanity = run.explanations.get("sanity") or {}
-    text = "Heat maps were made by Grad-CAM (Selvaraju 2017). " if films(run) == "films" else ""
+    text = "Heat maps were made by Grad-CAM (Selvaraju 2017). " if pictured(run) else ""
     if sanity.get("randomisation"):
         text += "They were checked by randomising the weights from the top down (Adebayo 2018). "
     if run.explanations.get("modalities"):

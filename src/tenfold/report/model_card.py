@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenfold.report import connectomes
+from tenfold.report import classes, connectomes
 from tenfold.report.load import ALTERED, load, readable, targets_of
 from tenfold.report.words import (
     METRICS,
@@ -27,7 +27,10 @@ from tenfold.types import Estimate
 
 
 def card(
-    run: Mapping[str, Any], evaluation: Mapping[str, Any], permutations: Mapping[str, Any] | None = None
+    run: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    permutations: Mapping[str, Any] | None = None,
+    all_classes: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, list[str]]]:
     """Return the model card as headings with their lines.
 
@@ -35,6 +38,7 @@ def card(
         run: run.json.
         evaluation: evaluation.json, `{target: {arm: {metric: estimate}}}`.
         permutations: permutations.json, `{target: {arm: {"p": ...}}}`.
+        all_classes: classes.json, of targets with three classes or more.
 
     Returns:
         (heading, lines), the banner first. What only the author can know says NOT PROVIDED.
@@ -61,7 +65,14 @@ def card(
         *(
             part
             for target in targets
-            for part in _measured(run, target, evaluation.get(str(target.get("name"))) or {}, arm, several=several)
+            for part in _measured(
+                run,
+                target,
+                evaluation.get(str(target.get("name"))) or {},
+                (all_classes or {}).get(str(target.get("name"))) or {},
+                arm,
+                several=several,
+            )
         ),
         ("Made from", _made_from(run)),
         ("Known flaws and limits", [*_untold(targets, evaluation, permutations or {}, arm), *_limits(run, a)]),
@@ -79,19 +90,54 @@ def _pixels(run: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
 
 def _predicts(target: Mapping[str, Any]) -> str:
     """Say what is told of a patient."""
-    classes = [str(c) for c in target.get("classes") or []]
+    names = [str(c) for c in target.get("classes") or []]
     cut = score_cut(target)
-    text = f"Predicts: {target.get('name') or '?'}, one of {joined(classes) or '?'}; positive: "
-    return text + f"{target.get('positive') or 'none'}" + (" (of a score)" if cut else "")
+    text = f"Predicts: {target.get('name') or '?'}, one of {joined(names) or '?'}; positive: "
+    text += f"{target.get('positive') or 'none'}" + (" (of a score)" if cut else "")
+    return text + (
+        ", against the rest where a yes or no is judged" if target.get("positive") and len(names) > 2 else ""
+    )
 
 
 def _measured(
-    run: Mapping[str, Any], target: Mapping[str, Any], arms: Mapping[str, Any], arm: str, *, several: bool
+    run: Mapping[str, Any],
+    target: Mapping[str, Any],
+    arms: Mapping[str, Any],
+    together: Mapping[str, Any],
+    arm: str,
+    *,
+    several: bool,
 ) -> list[tuple[str, list[str]]]:
     """Return what was measured on one target, under its name where there are several."""
-    parts = [("Performance", _performance(arms, arm)), *_without(run, arms)]
+    yes_or_no = f", {target.get('positive')} against the rest" if len(target.get("classes") or []) > 2 else ""
+    parts = [*_together(together, arm), (f"Performance{yes_or_no}", _performance(arms, arm)), *_without(run, arms)]
     name = target_name(str(target.get("name")))
     return [(f"{heading}: {name}" if several else heading, lines) for heading, lines in parts]
+
+
+def _together(held: Mapping[str, Any], arm: str) -> list[tuple[str, list[str]]]:
+    """Return what was measured of all classes together, then one line a class; nothing for a yes or no."""
+    own = (held.get("arms") or {}).get(arm) or {}
+    overall = own.get("overall") or {}
+    lines = [
+        f"{classes.label(m)}: {with_interval(e)}; n = {e.n}; {e.method}"
+        for m in classes.OVERALL
+        if readable(overall.get(m)) and (e := Estimate.from_dict(overall[m]))
+    ]
+    by_class = own.get("by_class") or {}
+    for name in held.get("classes") or []:
+        found = {m: Estimate.from_dict(e) for m, e in (by_class.get(name) or {}).items() if readable(e)}
+        told = [
+            f"{'AUC' if m == 'auc' else metric_label(m).lower()} {with_interval(found[m])}, n = {found[m].n}"
+            for m in ("auc", "sensitivity", "specificity", "ppv", "npv")
+            if m in found
+        ]
+        ways = list(dict.fromkeys(e.method for e in found.values()))
+        if told:
+            lines.append(
+                f"{name} against the rest, decided where it is likeliest: {'; '.join(told)}; {'; '.join(ways)}"
+            )
+    return [("Performance, all classes", lines)] if lines else []
 
 
 def _untold(
@@ -109,15 +155,19 @@ def _untold(
         e = Estimate.from_dict(held)
         if e.low <= 0.5 or shuffled:
             also = f", p with permuted labels {p_value(p)}" if isinstance(p, int | float) else ""
+            which = f" ({target.get('positive')} against the rest)" if len(target.get("classes") or []) > 2 else ""
             lines.append(
-                f"{target_name(name)} cannot be told from chance (AUC {with_interval(e)}; chance is {number(0.5, 1)}"
-                f"{also}): do not use the model for it."
+                f"{target_name(name)}{which} cannot be told from chance (AUC {with_interval(e)}; chance is "
+                f"{number(0.5, 1)}{also}): do not use the model for it."
             )
     return lines
 
 
 def model_card(
-    run: Mapping[str, Any], evaluation: Mapping[str, Any], permutations: Mapping[str, Any] | None = None
+    run: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    permutations: Mapping[str, Any] | None = None,
+    all_classes: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the model card as Markdown: the README of a bundle.
 
@@ -125,9 +175,10 @@ def model_card(
         run: run.json.
         evaluation: evaluation.json.
         permutations: permutations.json, where labels were permuted.
+        all_classes: classes.json, where a target has three classes or more.
     """
     parts = [f"# Model card: {_one_line(run.get('title') or 'untitled study')}"]
-    for heading, lines in card(run, evaluation, permutations):
+    for heading, lines in card(run, evaluation, permutations, all_classes):
         parts += [f"## {heading}", "\n".join(f"- {_one_line(line)}" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -140,7 +191,7 @@ def write_model_card(run: Path) -> str:
     """
     held = load(run)
     permutations = {view.target: view.permutations for view in held.each}
-    return model_card(held.facts, held.evaluation, permutations)
+    return model_card(held.facts, held.evaluation, permutations, held.all_classes)
 
 
 def _one_line(text: Any) -> str:

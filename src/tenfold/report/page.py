@@ -21,8 +21,11 @@ from tenfold.report import (
     beside,
     chance,
     checklists,
+    classes,
     connectomes,
     figures_connectome,
+    gallery,
+    grid,
     inputs,
     limits,
     look,
@@ -30,6 +33,7 @@ from tenfold.report import (
     patient,
     people,
     readers,
+    sites,
     tables,
     targets,
     words,
@@ -76,6 +80,18 @@ ABSENT = {
 }
 
 
+# Figures of all classes together, of which a target with a yes or no besides must not be said to be of that alone.
+WHOLE = (
+    "answer",
+    "classes_confusion",
+    "classes_roc",
+    "classes_calibration",
+    "classes_decision",
+    "grid",
+    "grid_tests",
+)
+
+
 def write_report(run: Path) -> Path:
     """Draw the figures of a run and write its report.
 
@@ -114,13 +130,17 @@ def _write_patients(run: Run, environment: Environment) -> None:
     }
     cases = _explained(run)
     for name, case in zip(patient.file_names(cases), cases, strict=True):
-        pictures = {key: _picture(run, case.get(key)) for key in ("film", "overlay")}
-        page = template.render(**common, **pictures, p=patient.facts(run, case))
+        page = template.render(**common, views=_views(run, case), p=patient.facts(run, case))
         write_atomically(run.folder / patient.FOLDER / name, page)
 
 
 def _explained(run: Run) -> list[dict[str, Any]]:
-    return [case for case in run.explanations.get("cases") or [] if isinstance(case, dict)]
+    return gallery.patients(run)
+
+
+def _views(run: Run, case: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the pictures of one patient with their heat maps."""
+    return [{"name": v.name, "film": _picture(run, v.film), "overlay": _picture(run, v.overlay)} for v in case["views"]]
 
 
 def _asset(name: str) -> str:
@@ -165,25 +185,22 @@ def _picture(run: Run, name: Any) -> str:
     return f"data:image/{kinds[place.suffix.lower()]};base64,{base64.b64encode(place.read_bytes()).decode('ascii')}"
 
 
-def _cases(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Return the explained cases by their true class, the positive one first, wrong answers first."""
+def _cases(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the explained cases by class and, where a class is explained, by decision; wrong answers first."""
     held = _explained(run)
-    shown: list[dict[str, Any]] = [
+    shown = [
         {
             "case": str(c.get("case", "?")),
             "label": str(c.get("label", "?")),
             "decision": str(c.get("decision", "?")),
             "right": bool(c.get("right")),
-            "probability": words.number(c.get("probability"), 2),
-            "film": _picture(run, c.get("film")),
-            "overlay": _picture(run, c.get("overlay")),
-            "pictured": bool(c.get("film") or c.get("overlay")),
+            "probability": gallery.probability(run, c),
+            "views": _views(run, c),
             "page": f"{patient.FOLDER}/{name}",
         }
         for c, name in zip(held, patient.file_names(held), strict=True)
     ]
-    shown.sort(key=lambda c: (c["label"] != run.positive, c["label"], c["right"]))
-    return {label: [c for c in shown if c["label"] == label] for label in dict.fromkeys(c["label"] for c in shown)}
+    return gallery.grouped(run, shown)
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -224,7 +241,7 @@ def _context(run: Run) -> dict[str, Any]:
         },
         "published": published(str(run.facts.get("system") or "")),
         "beside": beside.items(run),
-        "explains_pictures": words.films(run) == "films",
+        "explains_pictures": words.pictured(run),
         "edges": edges,
         "cases": _cases(run),
         "feature_maps": [
@@ -233,7 +250,7 @@ def _context(run: Run) -> dict[str, Any]:
         ],
         "methods": methods_text.paragraphs(run),
         "references": methods_text.cited(run),
-        "card": card(run.facts, run.evaluation, {view.target: view.permutations for view in run.each}),
+        "card": card(run.facts, run.evaluation, {view.target: view.permutations for view in run.each}, run.all_classes),
         "checklists": [checklists.fill(run, key) for key in checklists.CHECKLISTS],
         "papers": papers(),
         "not_provided": words.NOT_PROVIDED,
@@ -243,7 +260,9 @@ def _context(run: Run) -> dict[str, Any]:
 def _answer(run: Run) -> list[str]:
     """Return what leads the page: the answer, or of several targets which of them can be told from chance."""
     state = run.arms.get(run.proposed, {})
-    return [chance.lead(run)] if run.several and state.get("status") != "failed" else words.answer(run)
+    if run.several and state.get("status") != "failed":
+        return [chance.lead(run), *(s for view in run.each for s in classes.headline(view)[:1])]
+    return [*classes.headline(run), *words.answer(run)]
 
 
 def _alarms(run: Run) -> list[str]:
@@ -273,12 +292,27 @@ def _part(run: Run, part: str = "", label: str = "") -> dict[str, Any]:
         part: What is put behind every id of the page, "-language"; empty where there is one target.
         label: The target's name, put before every caption; empty where there is one target.
     """
+    rest = words.versus(run)
+    asked = f"{label}, {rest}" if label and rest else label or words.capital(rest)
     figures = {
-        name: _figure(run, name, draw, part=part, label=label) for name, draw in FIGURES.items() if name not in SHARED
+        name: _figure(run, name, draw, part=part, label=label if name in WHOLE else asked)
+        for name, draw in FIGURES.items()
+        if name not in SHARED
     }
     shown = {
         "cohort": people.cohort(run),
         "tests": people.tests(run),
+        "conformal": limits.conformal(run),
+        "classes": classes.overall(run),
+        "each": classes.each(run),
+        "pairs": classes.pairs(run),
+        "classes_differences": classes.comparisons(run),
+        "classes_others": classes.comparisons(run, macro=False),
+        "grid": grid.table(run),
+        "grid_tests": grid.tests_table(run),
+        "sites": sites.table(run),
+    }
+    judged = {
         "core": tables.group(run, "core", "The core set and its companions, proposed arm."),
         "operating": tables.group(run, "operating", "At the frozen operating point, proposed arm."),
         "improper": tables.group(run, "improper", "Improper measures at the frozen operating point, proposed arm."),
@@ -286,7 +320,6 @@ def _part(run: Run, part: str = "", label: str = "") -> dict[str, Any]:
         "altered": inputs.altered_table(run),
         "shares": inputs.shares_table(run),
         "subgroups": limits.subgroups(run),
-        "conformal": limits.conformal(run),
         "prevalence": tables.prevalence(run),
         "arms": tables.arms(run),
         "differences": tables.differences(run),
@@ -305,8 +338,14 @@ def _part(run: Run, part: str = "", label: str = "") -> dict[str, Any]:
         "h": "h3" if part else "h2",
         "sub": "h4" if part else "h3",
         "figures": figures,
-        "tables": {name: _labelled(table, label) for name, table in shown.items()},
-        "answer": words.answer(run),
+        "tables": {name: _labelled(table, label) for name, table in shown.items()}
+        | {name: _labelled(table, asked) for name, table in judged.items()},
+        "rest": rest,
+        "classes": classes.names(run),
+        "grid": grid.sentences(run),
+        "grid_failed": grid.failed(run),
+        "sites": sites.sentences(run),
+        "answer": [*classes.headline(run), *words.answer(run)],
         "division": words.division(run),
         "rule": words.rule(run),
         "fusion": inputs.sentences(run),
@@ -360,7 +399,8 @@ def _external(name: str, run: Run, label: str) -> dict[str, Any]:
     return {
         "name": name,
         "population": words.population(run),
-        "answer": words.answer(run, published_too=False),
+        "answer": [*classes.headline(run), *words.answer(run, published_too=False)],
+        "classes": _labelled(classes.overall(run, f"{title}: all classes together."), label),
         "core": _labelled(tables.group(run, "core", f"{title}: the core set."), label),
         "operating": _labelled(tables.group(run, "operating", f"{title}: at the operating point it came with."), label),
         "page": f"external/{name}/report.html" if run.inside("report.html") else "",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenfold.report.load import Run
-from tenfold.report.words import films, number, target_name, units
+from tenfold.report.words import number, pictured, target_name, units
 
 FOLDER = "patients"
 SHOWN = 8
@@ -68,8 +68,10 @@ def facts(run: Run, case: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         run: The run.
-        case: Its entry of explanations.json.
+        case: Its entry of explanations.json, as `gallery.patients` returns it.
     """
+    several = len(run.classes) > 2  # decided for the likeliest, whose probability this is
+    of = str((case.get("class") if several else "") or run.positive or "the class")
     values = [_value(entry) for entry in case.get("labs") or []]
     moved = case.get("modalities") or {}
     base = case.get("base")
@@ -81,13 +83,15 @@ def facts(run: Run, case: dict[str, Any]) -> dict[str, Any]:
         "label": str(case.get("label", "?")),
         "decision": str(case.get("decision", "?")),
         "right": bool(case.get("right")),
-        "positive": run.positive or "the class",
+        "positive": of,
+        "classes": run.classes if several else [],
+        "explained": of if several else "",
         "outcome": target_name(run.target) if run.several else "",
-        "films": films(run) == "films",
+        "films": pictured(run),
         "probability": number(case.get("probability"), 2),
         "share": _clamped(case.get("probability")),
         "threshold": number(case.get("threshold"), 2),
-        "cut": _clamped(case.get("threshold")),
+        "cut": None if several else _clamped(case.get("threshold")),
         "values": values,
         "missing": [v.label for v in values if v.state == "missing"],
         "outside": [f"{v.label} {v.state}" for v in values if v.state in ("low", "high")],
@@ -106,7 +110,9 @@ def _absent(run: Run, case: dict[str, Any], name: str) -> bool:
     kind = str(((run.facts.get("inputs") or {}).get(name) or {}).get("kind"))
     if kind == "connectome":
         return False
-    return not case.get("film") if kind == "image" else not case.get("labs")
+    if kind == "image" and case.get("pictures"):
+        return all(picture.get("view") != name for picture in case["pictures"])
+    return not case["views"] if kind == "image" else not case.get("labs")
 
 
 def _clamped(value: Any) -> float | None:

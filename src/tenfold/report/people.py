@@ -115,4 +115,6 @@ def _how(run: Run, found: list[dict[str, Any]]) -> str:
     text += "BH: adjusted for all variables of the table (Benjamini and Hochberg 1995)."
     if run.positive and len(run.classes) == 2:
         text += f" A positive effect means higher in {run.positive}."
+    if len(run.classes) > 2:
+        text += f" Effects and p compare all {len(run.classes)} classes at once, and say nothing of which differ."
     return text

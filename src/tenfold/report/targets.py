@@ -18,6 +18,7 @@ from tenfold.report.words import (
     p_value,
     score_cut,
     target_name,
+    versus,
     with_interval,
 )
 
@@ -48,7 +49,7 @@ def summary(run: Run) -> Table | None:
     rows = []
     for v in views:
         t, found = v.facts.get("target") or {}, v.estimates(v.proposed)
-        what = f" (score {cut})" if (cut := score_cut(t)) else f" ({v.positive})" * bool(v.positive)
+        what = f" (score {cut})" if (cut := score_cut(t)) else f" ({versus(v) or v.positive})" * bool(v.positive)
         row = [heading(v.target) + what, with_interval(found.get("auc"))]
         row += [with_interval(v.estimates(v.proposed, "holdout").get("auc"))] if held else []
         row += [{True: "yes", False: "no", None: "not known"}[chance.verdict(v).told]]

@@ -51,6 +51,10 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": Metric("Balanced accuracy", "improper"),
     "f1": Metric("F1", "improper"),
     "mcc": Metric("Matthews correlation", "improper"),
+    # of three classes or more together
+    "macro_ovo_auc": Metric("Macro AUC, one vs one", "classes"),
+    "macro_ovr_auc": Metric("Macro AUC, one vs rest", "classes"),
+    "macro_f1": Metric("Macro F1", "classes"),
 }
 
 
@@ -131,7 +135,20 @@ def against(run: Run) -> str:
         return f"a {target_name(run.target)} score {cut} from one that is not"
     if not run.positive:
         return joined(run.classes) or "the classes"
+    if versus(run):
+        named = f" ({target_name(run.target)})" if run.several else ""
+        return f"{run.positive} from the rest ({joined(others)}){named}"
     return f"{run.positive} from {joined(others) or 'the rest'}{f' ({target_name(run.target)})' if run.several else ''}"
+
+
+def capital(text: str) -> str:
+    """Return a text with its first letter large, the others as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def versus(run: Run) -> str:
+    """Return "metastatic against the rest" where the yes or no is one of several classes; else empty."""
+    return f"{run.positive} against the rest" if run.positive and len(run.classes) > 2 else ""
 
 
 def target_name(name: str) -> str:
@@ -194,9 +211,17 @@ def known_sentence(run: Run) -> str:
 
 
 def films(run: Run) -> str:
-    """Return what the patients of a study are seen by, as the page calls it: films, connectomes or records."""
-    kinds = {str(i.get("kind")) for i in (run.facts.get("inputs") or {}).values() if isinstance(i, dict)}
+    """Return what patients are seen by, as the page calls it: films, pictures (several views), connectomes, records."""
+    held = [str(i.get("kind")) for i in (run.facts.get("inputs") or {}).values() if isinstance(i, dict)]
+    kinds = set(held)
+    if held.count("image") > 1:
+        return "pictures"
     return "films" if "image" in kinds or not kinds else "connectomes" if "connectome" in kinds else "records"
+
+
+def pictured(run: Run) -> bool:
+    """Whether patients are seen by pictures, so that there are heat maps."""
+    return films(run) in ("films", "pictures")
 
 
 def flow_text(run: Run) -> str:

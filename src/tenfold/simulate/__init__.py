@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tenfold.simulate import nec, neurodevelopment, pneumonia
+from tenfold.simulate import lymphnode, nec, neurodevelopment, pneumonia
+from tenfold.simulate.lymphnode import SimulatedLymphNode
 from tenfold.simulate.nec import SimulatedNec
 from tenfold.simulate.neurodevelopment import SimulatedNeurodevelopment
 from tenfold.simulate.pneumonia import Simulated
 
-__all__ = ["SIMULATORS", "Simulated", "SimulatedNec", "SimulatedNeurodevelopment"]
+__all__ = ["SIMULATORS", "Simulated", "SimulatedLymphNode", "SimulatedNec", "SimulatedNeurodevelopment"]
 
-SIMULATORS: dict[str, Callable[..., Simulated | SimulatedNec | SimulatedNeurodevelopment]] = {
+SIMULATORS: dict[str, Callable[..., Simulated | SimulatedLymphNode | SimulatedNec | SimulatedNeurodevelopment]] = {
+    "lymphnode": lymphnode.simulate,
     "nec": nec.simulate,
     "neurodevelopment": neurodevelopment.simulate,
     "pneumonia": pneumonia.simulate,

@@ -112,7 +112,7 @@ def finished(
     pooled: list[tuple[FloatArray, NDArray[np.bool_]]] = []
     folds = [fold.of_known(truth >= 0) for fold in folds]
     for split, fold in zip(bench.splits, folds, strict=True):
-        positive = truth[fold.inner] == 1
+        positive = bench.positive[fold.inner]
         place = (name, split.repeat, split.fold)
         if positive.any() and not positive.all():
             calibration = CALIBRATIONS[validation.calibration](fold.inner_scores, truth[fold.inner])
@@ -122,7 +122,7 @@ def finished(
             calibration = CALIBRATIONS["none"](fold.inner_scores, truth[fold.inner])
             decided = calibration.apply(fold.inner_scores)
             train = bench.known(bench.rows(split.train))
-            share, why = float(np.mean(truth[train] == 1)), "training part: one class only in the inner part"
+            share, why = float(bench.positive[train].mean()), "training part: one class only in the inner part"
             points[place] = OperatingPoint(share, "share of yes", len(train), why)
         calibrations.append(calibration)
         pooled.append((decided[:, -1], positive))

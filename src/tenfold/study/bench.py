@@ -5,8 +5,10 @@ It must not know any arm, nor how anything is fitted.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,18 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tenfold.cohort.facts import Masked
 from tenfold.cohort.manifest import Cohort, Labels
 from tenfold.cohort.outcomes import Outcome
 from tenfold.config import AnyInput, ConnectomeInput, ImageInput, StudyFile, TableInput
 from tenfold.modalities.connectome import ConnectomePreparation, ConnectomeReading, Covariates
 from tenfold.modalities.image import ImagePreparation, read_image
 from tenfold.modalities.table import TablePreparation, TableReading
+from tenfold.modalities.ultrasound import REGIONS_FILE, Layout, read_layouts
 from tenfold.study.progress import Progress
 from tenfold.training.augment import Augmentation
 from tenfold.training.device import seed_for
 from tenfold.training.sources import Inputs
 from tenfold.training.store import PixelStore
-from tenfold.types import FloatArray, IntArray, PredictionTable, Split
+from tenfold.types import FloatArray, IntArray, PredictionTable, Reading, Split
 
 Sections = Mapping[str, AnyInput]
 Fitted = Mapping[str, TablePreparation | ConnectomePreparation]
@@ -72,7 +76,7 @@ class Bench:
         cohort: The audited cohort.
         outcomes: What is to be told, by target.
         target: The one that is looked at: the first, unless `of` chose another.
-        hashes: SHA-256 of every picture, by column; empty where a case has none.
+        hashes: SHA-256 of every picture of every case, by column; () where a case has none.
         tables: What was read of every table input.
         connectomes: What was read of every input of connectomes.
         splits: The folds.
@@ -88,7 +92,7 @@ class Bench:
     cohort: Cohort
     outcomes: Mapping[str, Outcome]
     target: str
-    hashes: Mapping[str, Sequence[str]]
+    hashes: Mapping[str, Sequence[tuple[str, ...]]]
     tables: Mapping[str, TableReading]
     connectomes: Mapping[str, Connectomes]
     splits: tuple[Split, ...]
@@ -113,14 +117,24 @@ class Bench:
 
     @property
     def labels(self) -> Labels:
-        """Its two classes."""
+        """Its classes."""
         return self.outcome.labels
 
     @property
     def label_index(self) -> IntArray:
-        """(n,) 1 where its answer is yes, 0 where no, -1 where unknown."""
+        """(n,) place of each case's class, the positive one being the last; -1 where unknown."""
         index = {name: k for k, name in enumerate(self.labels.classes)}
         return np.array([index.get(v, -1) for v in self.labels.values.tolist()], np.int64)
+
+    @property
+    def positive_index(self) -> int:
+        """Place of the class to be detected."""
+        return len(self.labels.classes) - 1
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """(n,) whether each case has the class to be detected; false where unknown."""
+        return np.asarray(self.labels.values == self.labels.positive)
 
     def known(self, rows: IntArray) -> IntArray:
         """Return those rows of which the target is known."""
@@ -135,7 +149,7 @@ class Bench:
             elif isinstance(section, ConnectomeInput):
                 found.append(self.connectomes[name].reading.present)
             else:
-                found.append(np.array([path is not None for path in self.cohort.paths(section.column or name)]))
+                found.append(np.array([len(own) > 0 for own in self.cohort.pictures(section.column or name)]))
         return np.asarray(np.any(found, axis=0))
 
     def rows(self, cases: Sequence[str]) -> IntArray:
@@ -144,23 +158,33 @@ class Bench:
         return np.array([position[c] for c in cases], np.int64)
 
     def pictures(
-        self, cohort: Cohort, hashes: Mapping[str, Sequence[str]], sections: Sections, what: str
+        self, cohort: Cohort, hashes: Mapping[str, Sequence[tuple[str, ...]]], sections: Sections, what: str
     ) -> dict[str, tuple[PixelStore, IntArray]]:
-        """Return the prepared pictures of a cohort by input, decoding what no run has decoded before."""
+        """Return the prepared pictures of a cohort by input, decoding what no run has decoded before.
+
+        Returns:
+            By input the store, and the rows of every case's pictures in it: (cases,), or (cases, pictures) where a view
+            may have several; -1 where there is none.
+        """
         stores = {}
         for name, section in sections.items():
             if not isinstance(section, ImageInput):
                 continue
             column = section.column or name
-            store = PixelStore(store_folder(cohort), preparation(section), read_image)
-            self.progress.start(f"preparing {what}: {column} at {section.size} px", len(cohort))
-            known = [(i, path) for i, path in enumerate(cohort.paths(column)) if path is not None]
-            rows = np.full(len(cohort), -1, np.int64)
-            index = [i for i, _ in known]
-            rows[index] = store.rows(
-                [path for _, path in known], [hashes[column][i] for i in index], self.progress.advance
+            prepared = preparation(section, cohort, column)
+            store = PixelStore(store_folder(cohort), prepared, reader(cohort, column, prepared))
+            named = [(i, j, path) for i, own in enumerate(cohort.pictures(column)) for j, path in enumerate(own)]
+            self.progress.start(f"preparing {what}: {column} at {section.size} px", len(named))
+            rows = np.full((len(cohort), section.pictures), -1, np.int64)
+            # the same bytes at another hospital lie elsewhere on the screen
+            site = [f"|{where}" if prepared.layouts else "" for where in cohort.site.tolist()]
+            at = [i for i, _, _ in named], [j for _, j, _ in named]
+            rows[at] = store.rows(
+                [path for _, _, path in named],
+                [hashes[column][i][j] + site[i] for i, j, _ in named],
+                self.progress.advance,
             )
-            stores[name] = (store, rows)
+            stores[name] = (store, rows if section.pictures > 1 else rows[:, 0])
             self.decoded.append(store.decoded)
         return stores
 
@@ -180,7 +204,7 @@ class Bench:
                     imputation=section.imputation,
                     neighbours=section.neighbours,
                     screen=section.screen,
-                    labels=np.where(self.label_index < 0, np.nan, self.label_index) if section.screen else None,
+                    labels=np.where(self.labels.known, self.positive, np.nan) if section.screen else None,
                 )
             elif isinstance(section, ConnectomeInput):
                 found[name] = self.connectomes[name].prepared_by(section, train)
@@ -220,9 +244,53 @@ class Bench:
         )
 
 
-def preparation(section: ImageInput) -> ImagePreparation:
-    """Return how an input's readings are prepared."""
-    return ImagePreparation(size=section.size, fit=section.fit, channels=section.channels)
+def preparation(section: ImageInput, cohort: Cohort, column: str) -> ImagePreparation:
+    """Return how the pictures of a column are prepared, as the screens of a cohort's hospitals are laid out."""
+    return ImagePreparation(
+        size=section.size,
+        fit=section.fit,
+        channels=section.channels,
+        # regions.csv may also name the regions of connectomes: it is read where ultrasound is declared
+        layouts=layouts_of(cohort, column) if section.masked or section.bar_high else (),
+        masked=section.masked,
+        bar_high=section.bar_high,
+    )
+
+
+def masked_of(prepared: Mapping[str, ImagePreparation], cohort: Cohort) -> dict[str, Masked]:
+    """Return what an audit looks at of the pictures of each column, where a region of the screen is declared."""
+    found = {}
+    for column, own in prepared.items():
+        if own.layouts or own.masked:
+            sites = zip(cohort.pictures(column), cohort.site.tolist(), strict=True)
+            site = {path: where for paths, where in sites for path in paths}
+            text = json.dumps([own.state(), sorted((str(path), where) for path, where in site.items())])
+            found[column] = Masked(hashlib.sha256(text.encode()).hexdigest()[:16], _cut(own, site))
+    return found
+
+
+def _cut(own: ImagePreparation, site: Mapping[Path, str]) -> Callable[[Path, Reading], Reading]:
+    return lambda path, reading: own.shown(replace(reading, facts={**reading.facts, "site": site[path]}))
+
+
+def layouts_of(cohort: Cohort, column: str) -> tuple[Layout, ...]:
+    """Return where ultrasound lies on the pictures of a column, as regions.csv beside the cohort says."""
+    file = cohort.folder / REGIONS_FILE
+    return tuple(layout for layout in read_layouts(file) if layout.view == column) if file.is_file() else ()
+
+
+def reader(cohort: Cohort, column: str, prepared: ImagePreparation) -> Callable[[Path], Reading]:
+    """Return what reads a picture of a cohort, and says at which hospital it was taken where that matters."""
+    if not prepared.layouts:
+        return read_image
+    sites = zip(cohort.pictures(column), cohort.site.tolist(), strict=True)
+    site = {path: where for own, where in sites for path in own}
+
+    def read(path: Path) -> Reading:
+        reading = read_image(path)
+        return replace(reading, facts={**reading.facts, "site": site[path]})
+
+    return read
 
 
 def store_folder(cohort: Cohort) -> Path:

@@ -16,6 +16,7 @@ from tenfold.modalities.connectome import ConnectomePreparation
 from tenfold.report.model_card import model_card
 from tenfold.study.arms import FittedArm
 from tenfold.study.bench import Bench, preparation
+from tenfold.study.handover import examples, facts_for_serving, references
 from tenfold.study.network_arm import FoldNetworks
 from tenfold.types import PredictionSets
 
@@ -78,6 +79,7 @@ def write_bundle(
             if f"{arm.name}, without {name}" in own_evaluation
         },
     }
+    facts |= facts_for_serving(bench, arms, evaluation)
     return save_bundle(
         folder,
         members=members,
@@ -93,10 +95,16 @@ def write_bundle(
             )
             for target, outcome in bench.outcomes.items()
         ],
-        preparations={n: preparation(s).state() for n, s in arm.sections.items() if isinstance(s, ImageInput)},
+        preparations={
+            n: preparation(s, bench.cohort, s.column or n).state()
+            for n, s in arm.sections.items()
+            if isinstance(s, ImageInput)
+        },
         model_card=model_card(dict(run), {target: dict(own) for target, own in evaluation.items()}, permutations),
         facts=facts,
         training_patients=bench.cohort.patient.tolist(),
-        training_images=[h for hashes in bench.hashes.values() for h in hashes if h],
+        training_images=[h for cases in bench.hashes.values() for hashes in cases for h in hashes],
         views=bench.config.augment.test_time,
+        references=references(bench, arm, networks),
+        examples=examples(bench, arm),
     )

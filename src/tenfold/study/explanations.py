@@ -5,7 +5,7 @@ It must not know how networks were fitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,13 @@ def write_explanations(out: Path, bench: Bench, arms: Mapping[str, FittedArm], n
     """
     wanted, arm = bench.config.explain, arms[bench.target]
     content: dict[str, Any] = {"cases": [], "feature_maps": [], "sanity": None, "layer": wanted.layer}
-    view = next((name for name, s in arm.sections.items() if isinstance(s, ImageInput)), "")
+    views = [name for name, s in arm.sections.items() if isinstance(s, ImageInput)]
+    view = wanted.view if wanted.view in views else next(iter(views), "")
     if wanted.cases or wanted.sanity_cases:
         bench.progress.start("explanations", wanted.cases + wanted.sanity_cases)
     if wanted.cases:
         telling = _telling_cases(arm, wanted.cases, bench)
-        content["cases"] = [_explained(out, bench, arm, networks, row, view) for row in telling]
+        content["cases"] = [_explained(out, bench, arm, networks, row, views) for row in telling]
         content |= _global(bench, arm, networks)
         connectomes = [name for name, s in arm.sections.items() if isinstance(s, ConnectomeInput)]
         if connectomes:
@@ -70,24 +71,29 @@ def write_explanations(out: Path, bench: Bench, arms: Mapping[str, FittedArm], n
 
 
 def _telling_cases(arm: FittedArm, count: int, bench: Bench) -> list[int]:
-    """Rows of the predictions: half wrong ones, surest first, then right ones of both classes, surest first."""
+    """Rows of the predictions: half wrong ones, surest first, then right ones of every class, surest first."""
     table = arm.predictions
     first = np.flatnonzero(table.repeat == 0)
-    p = table.probabilities[:, -1]
-    threshold = np.array(
-        [arm.points[(arm.name, int(r), int(f))].threshold for r, f in zip(table.repeat, table.fold, strict=True)]
-    )
-    positive = table.label == bench.labels.positive
-    right = (p >= threshold) == positive
-    sure = np.abs(p - threshold)
+    decided = table.probabilities.argmax(axis=1)
+    sure = table.probabilities.max(axis=1)
+    if len(table.classes) == 2:
+        p = table.probabilities[:, -1]
+        threshold = np.array(
+            [arm.points[(arm.name, int(r), int(f))].threshold for r, f in zip(table.repeat, table.fold, strict=True)]
+        )
+        decided, sure = (p >= threshold).astype(np.int64), np.abs(p - threshold)
+    right = np.array(table.classes)[decided] == table.label
     ranked = first[np.argsort(-sure[first], kind="stable")]
     wrong = [int(i) for i in ranked if not right[i]][: count // 2]
-    found = [[int(i) for i in ranked if right[i] and positive[i] == side] for side in (True, False)]
-    half = (count - len(wrong) + 1) // 2
-    return (wrong + found[0][:half] + found[1][:half])[:count]
+    each = -(-(count - len(wrong)) // len(table.classes))
+    kept = [int(i) for c in reversed(table.classes) for i in ranked[right[ranked] & (table.label[ranked] == c)][:each]]
+    return (wrong + kept)[:count]
 
 
-def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, row: int, view: str) -> dict[str, Any]:
+def _explained(
+    out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, row: int, views: Sequence[str]
+) -> dict[str, Any]:
+    """What moved one prediction: of two classes towards the positive one, of more towards the likeliest."""
     table = arm.predictions
     case, fold = str(table.case[row]), int(table.fold[row])
     k = _place(bench, int(table.repeat[row]), fold)
@@ -95,13 +101,16 @@ def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, 
     # so that what is added up is the log-odds of the probability beside it
     calibration = arm.calibrations[k]
     threshold = arm.points[(arm.name, int(table.repeat[row]), fold)].threshold
-    probability = float(table.probabilities[row, -1])
-    decision = bench.labels.classes[int(probability >= threshold)]
+    several = len(bench.labels.classes) > 2
+    index = int(table.probabilities[row].argmax()) if several else bench.positive_index
+    probability = float(table.probabilities[row, index])
+    decision = bench.labels.classes[index if several else int(probability >= threshold)]
     bench.progress.advance()
     found: dict[str, Any] = {
         "case": case,
         "patient": str(table.patient[row]),
         "label": str(table.label[row]),
+        "class": bench.labels.classes[index],
         "probability": probability,
         "threshold": threshold,
         "decision": decision,
@@ -109,31 +118,52 @@ def _explained(out: Path, bench: Bench, arm: FittedArm, networks: FoldNetworks, 
         "absent": [name for name in arm.sections if not networks.inputs[k].has(name)[rows[0]]],
     }
     inputs = networks.inputs[k].batch(rows)
-    if view and networks.inputs[k].has(view)[rows[0]]:
-        (heat,) = _maps(bench, network, inputs, view)
-        film = _film(inputs[view][0])
-        stem = f"case-{int(rows[0]):05d}"
-        found |= {"film": f"explanations/{stem}-film.png", "overlay": f"explanations/{stem}-heat.png"}
-        grey = film[0] if len(film) == 1 else film.transpose(1, 2, 0)
-        write_atomically(out / found["film"], png_bytes(grey))
-        write_atomically(out / found["overlay"], png_bytes(overlay(film, heat)))
+    found["pictures"] = [
+        drawn for view in views for drawn in _drawn(out, bench, network, inputs, view, index, int(rows[0]))
+    ]
+    found |= {key: found["pictures"][0][key] for key in ("film", "overlay") if found["pictures"]}
+    # the odds of one class against several do not scale with the temperature: there they are those before calibration
+    temperature = 1.0 if several else calibration.temperature
     if len(arm.sections) > 1:
-        shapley = _shapley(bench, networks, network, k, rows)
+        shapley = _shapley(bench, networks, network, k, rows, index)
         if shapley is not None:
-            shift = (*calibration.intercepts, 0.0, 0.0)[:2]
-            values = shapley.values[0] / calibration.temperature
+            shift = (*calibration.intercepts, 0.0, 0.0)[:2] if not several else (0.0, 0.0)
+            values = shapley.values[0] / temperature
             found["modalities"] = dict(zip(shapley.names, values.tolist(), strict=True))
-            found["base"] = shapley.base / calibration.temperature + shift[1] - shift[0]
+            found["base"] = shapley.base / temperature + shift[1] - shift[0]
     for name in bench.tables:
         if name in arm.sections and networks.inputs[k].has(name)[rows[0]]:
-            values = _contributions(bench, networks, network, k, name, rows)[0] / calibration.temperature
+            values = _contributions(bench, networks, network, k, name, rows, index)[0] / temperature
             found.setdefault("labs", []).extend(_lab_rows(bench, name, int(rows[0]), values))
     return found
 
 
-def _maps(bench: Bench, network: Network, inputs: Mapping[str, Tensor], view: str) -> NDArray[np.float32]:
+def _drawn(
+    out: Path, bench: Bench, network: Network, inputs: Mapping[str, Tensor], view: str, index: int, row: int
+) -> list[dict[str, Any]]:
+    """Draw every picture that a case has of a view, with and without its heat map."""
+    pictures = inputs[view][0] if inputs[view].ndim == 5 else inputs[view]
+    heats = _maps(bench, network, inputs, view, index)[0]
+    drawn = []
+    for i, (picture, heat) in enumerate(zip(pictures, heats, strict=True)):
+        if bool(picture.isnan().any()):
+            continue
+        film, stem = _film(picture), f"explanations/case-{row:05d}-{view}-{i + 1}"
+        grey = film[0] if len(film) == 1 else film.transpose(1, 2, 0)
+        write_atomically(out / f"{stem}.png", png_bytes(grey))
+        write_atomically(out / f"{stem}-heat.png", png_bytes(overlay(film, heat)))
+        drawn.append({"view": view, "picture": i, "film": f"{stem}.png", "overlay": f"{stem}-heat.png"})
+    return drawn
+
+
+def _maps(
+    bench: Bench, network: Network, inputs: Mapping[str, Tensor], view: str, index: int | None = None
+) -> NDArray[np.float32]:
+    """(n, pictures, side, side) heat maps for a class, the positive one unless said; NaN where there is no picture."""
     step = map_step(network.encoders[view], inputs[view], bench.config.explain.layer)
-    return grad_cam(network, inputs, view=view, target=bench.target, index=1, step=step)
+    index = bench.positive_index if index is None else index
+    maps = grad_cam(network, inputs, view=view, target=bench.target, index=index, step=step)
+    return maps if maps.ndim == 4 else maps[:, None]
 
 
 def _lab_rows(bench: Bench, name: str, row: int, contributions: FloatArray) -> list[dict[str, Any]]:
@@ -158,7 +188,7 @@ def _lab_rows(bench: Bench, name: str, row: int, contributions: FloatArray) -> l
 
 
 def _contributions(
-    bench: Bench, networks: FoldNetworks, network: Network, k: int, name: str, rows: IntArray
+    bench: Bench, networks: FoldNetworks, network: Network, k: int, name: str, rows: IntArray, index: int | None = None
 ) -> FloatArray:
     """(n, columns) what each column of a table added to the log-odds; 0 where screening left a column out."""
     prepared = networks.fitted[k][name]
@@ -169,14 +199,16 @@ def _contributions(
         view=name,
         baseline=torch.from_numpy(prepared.baseline()),
         target=bench.target,
-        index=1,
+        index=bench.positive_index if index is None else index,
     )
     values = np.zeros((len(rows), len(prepared.raw_columns)))
     values[:, list(prepared.kept)] = sum_by_column(found.values, prepared.column_of)
     return values
 
 
-def _shapley(bench: Bench, networks: FoldNetworks, network: Network, k: int, rows: IntArray) -> ModalityShapley | None:
+def _shapley(
+    bench: Bench, networks: FoldNetworks, network: Network, k: int, rows: IntArray, index: int | None = None
+) -> ModalityShapley | None:
     """Shapley values of the inputs against complete training cases of that fold; None where there are none."""
     inputs = networks.inputs[k]
     complete = np.all([inputs.has(name) for name in inputs.names], axis=0)
@@ -185,7 +217,8 @@ def _shapley(bench: Bench, networks: FoldNetworks, network: Network, k: int, row
     if not len(train):
         return None
     drawn = np.random.default_rng(seed_for(bench.config.seed, "background", k)).permutation(train)[:_BACKGROUND]
-    return modality_shapley(network, inputs.batch(rows), inputs.batch(drawn), target=bench.target, index=1)
+    index = bench.positive_index if index is None else index
+    return modality_shapley(network, inputs.batch(rows), inputs.batch(drawn), target=bench.target, index=index)
 
 
 def _global(bench: Bench, arm: FittedArm, networks: FoldNetworks) -> dict[str, Any]:
@@ -196,7 +229,7 @@ def _global(bench: Bench, arm: FittedArm, networks: FoldNetworks) -> dict[str, A
     attributed: dict[str, list[FloatArray]] = {name: [] for name in bench.tables if name in arm.sections}
     for k in first:
         network, rows = networks.network(k), arm.folds[k].test
-        temperature = arm.calibrations[k].temperature
+        temperature = arm.calibrations[k].temperature if len(bench.labels.classes) == 2 else 1.0
         if len(arm.sections) > 1:
             found = _shapley(bench, networks, network, k, rows)
             if found is not None:
@@ -254,7 +287,7 @@ def _edges(
                 view=name,
                 baseline=torch.from_numpy(baseline),
                 target=target,
-                index=1,
+                index=bench.of(target).positive_index,
             )
             edges = networks.inputs[k].tables[name][rows].astype(np.float64)
             signed.append(signed_attribution(gradients.values, edges, baseline.astype(np.float64)))
@@ -290,7 +323,7 @@ def _pictured(bench: Bench, networks: FoldNetworks, view: str) -> list[tuple[int
 
 def _feature_maps(out: Path, bench: Bench, networks: FoldNetworks, view: str) -> list[dict[str, str]]:
     """Draw the maps of one positive case that its network had not seen; none where no positive case has a picture."""
-    positive = bench.labels.values == bench.labels.positive
+    positive = bench.positive
     found = [(k, r) for k, rows in _pictured(bench, networks, view) for r in rows.tolist() if positive[r]]
     if not found:
         return []
@@ -312,7 +345,7 @@ def _sanity(bench: Bench, arm: FittedArm, networks: FoldNetworks, view: str) -> 
     inputs = networks.inputs[k].batch(rows)
 
     def maps_of(network: Network) -> NDArray[np.float32]:
-        return _maps(bench, network, inputs, view)
+        return _maps(bench, network, inputs, view)[:, 0]
 
     patients = bench.cohort.patient[rows].tolist()
     content: dict[str, Any] = {
@@ -339,6 +372,7 @@ def _localised(
     bench: Bench, networks: FoldNetworks, view: str, section: ImageInput, column: str
 ) -> dict[str, Any] | None:
     masks = bench.cohort.paths(column)
+    prepared = preparation(section, bench.cohort, section.column or view)
     having = networks.inputs[0].has(view)
     maps, random_maps, marked, patients = [], [], [], []
     for k, split in enumerate(bench.splits):
@@ -352,12 +386,12 @@ def _localised(
         random = randomised(network, view, seed=bench.config.seed)
         for start in range(0, len(rows), 32):
             inputs = networks.inputs[k].batch(rows[start : start + 32])
-            maps.append(_maps(bench, network, inputs, view))
-            random_maps.append(_maps(bench, random, inputs, view))
+            maps.append(_maps(bench, network, inputs, view)[:, 0])
+            random_maps.append(_maps(bench, random, inputs, view)[:, 0])
         for row in rows.tolist():
             path = masks[row]
             assert path is not None
-            marked.append(preparation(section).apply_mask(read_image(path).pixels > 0))
+            marked.append(prepared.apply_mask(read_image(path).pixels > 0, site=str(bench.cohort.site[row])))
             patients.append(str(bench.cohort.patient[row]))
     if not marked:
         return None

@@ -27,6 +27,7 @@ from tenfold.cohort.outcomes import Target, outcome_for
 from tenfold.errors import AuditError, BundleError, CohortError, ImageError, nearest
 from tenfold.modalities.table import COLUMNS_FILE, Column, read_columns, read_table
 from tenfold.report.page import write_report
+from tenfold.study.bench import layouts_of, masked_of
 from tenfold.study.files import check_out, recorded_versions, shown_command, truth_of, write_json, writing
 from tenfold.study.progress import Progress
 from tenfold.study.results import Told, described_outcome, write_points, write_statistics
@@ -78,6 +79,7 @@ def evaluate_bundle(
             do="leave it out, and call the columns as the study's own cohort does",
         )
     targets = _targets(predictor, column)
+    take_layouts(predictor, cohort)
     sound, noticed = _connectomes_looked_at(predictor, cohort)
     found = _audited(predictor, cohort, targets, sound, noticed, progress)
     found.raise_if_refused()
@@ -212,6 +214,7 @@ def _audited(
             connectomes=connectomes,
             noticed=noticed,
             image_columns=list(columns.values()),
+            masked=masked_of({column: predictor.preparations[name] for name, column in columns.items()}, cohort),
             tables={table: _described(cohort, own) for table, own in predictor.columns.items()},
             absent="allow" if len(predictor.inputs) > 1 and predictor.networks[0].fusion.drop else "refuse",
             folds=None,
@@ -321,13 +324,23 @@ def _refuse_known(predictor: Predictor, cohort: Cohort, hashes: list[str]) -> No
         )
 
 
+def take_layouts(predictor: Predictor, cohort: Cohort) -> None:
+    """Let the screens that a cohort's own regions.csv describes take the place of those that the bundle knows."""
+    for name, column in _picture_columns(predictor, cohort).items():
+        prepared = predictor.preparations[name]
+        if (prepared.masked or prepared.bar_high) and (layouts := layouts_of(cohort, column)):
+            predictor.preparations[name] = replace(prepared, layouts=layouts)
+
+
 def given_by(predictor: Predictor, cohort: Cohort) -> list[dict[str, Any]]:
     """Return what each case of a cohort brings for the inputs of a bundle; None where it lacks one.
 
     Raises:
         CohortError: A column is absent, or a cell is not what its column says.
     """
-    paths = {name: cohort.paths(column) for name, column in _picture_columns(predictor, cohort).items()}
+    columns, sites = _picture_columns(predictor, cohort), cohort.site.tolist()
+    pictures = {name: cohort.pictures(column) for name, column in columns.items()}
+    take_layouts(predictor, cohort)
     tables = table_rows(predictor, cohort)
     matrices = {name: cohort.paths(column) for name, column in _connectome_columns(predictor, cohort).items()}
     beside = {
@@ -336,7 +349,7 @@ def given_by(predictor: Predictor, cohort: Cohort) -> list[dict[str, Any]]:
     }
     return [
         {
-            **{name: found[i] for name, found in paths.items()},
+            **{n: {"files": found[i], "site": sites[i]} if found[i] else None for n, found in pictures.items()},
             **{name: None if np.isnan(values[i]).all() else values[i] for name, values in tables.items()},
             **{
                 name: None

@@ -42,8 +42,9 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
             parts, k, inner, [p.folds[k].inner for p in parts], [p.folds[k].inner_scores for p in parts]
         )
         test_odds = _log_odds(parts, k, test, [p.folds[k].test for p in parts], [p.folds[k].test_scores for p in parts])
-        whole = ~np.isnan(inner_odds).any(axis=1)
-        stacks.append(LogisticRegression().fit(inner_odds[whole], labels[inner[whole]]))
+        whole = ~np.isnan(inner_odds).any(axis=(1, 2))
+        features = inner_odds[whole].reshape(int(whole.sum()), -1)
+        stacks.append(LogisticRegression().fit(features, labels[inner[whole]]))
         folds.append(FoldScores(inner, _stacked(stacks[k], inner_odds), test, _stacked(stacks[k], test_odds)))
 
     def score(fold: int, rows: IntArray) -> FloatArray:
@@ -57,10 +58,10 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
         "network": " + ".join(arm.combine),
         "weights": "none",
         "size": "",
-        "parameters": len(parts) + 1,
+        "parameters": int(stacks[0].coef_.size + stacks[0].intercept_.size),
         "stages": [],
         "precision": "float64",
-        "chosen": [{"weights": s.coef_[0].tolist(), "intercept": float(s.intercept_[0])} for s in stacks],
+        "chosen": [{"weights": s.coef_.ravel().tolist(), "intercept": s.intercept_.tolist()} for s in stacks],
         "seconds": time.monotonic() - started,
         "flaws": list(arm.flaws),
     }
@@ -71,19 +72,22 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
 def _log_odds(
     parts: Sequence[FittedArm], fold: int, rows: IntArray, own: Sequence[IntArray], scores: Sequence[FloatArray]
 ) -> FloatArray:
-    """(n, components) calibrated log-odds of the positive class; NaN where a component has no answer."""
-    found = np.full((len(rows), len(parts)), np.nan)
+    """(n, components, classes - 1) calibrated log-odds against the first class; NaN where a component has no answer."""
+    classes = parts[0].predictions.probabilities.shape[1]
+    found = np.full((len(rows), len(parts), classes - 1), np.nan)
     place = {int(row): i for i, row in enumerate(rows)}
     for j, (part, mine, values) in enumerate(zip(parts, own, scores, strict=True)):
-        p = np.clip(part.calibrations[fold].apply(values)[:, -1], 1e-6, 1 - 1e-6)
-        found[[place[int(row)] for row in mine], j] = np.log(p / (1 - p))
+        p = np.clip(part.calibrations[fold].apply(values), 1e-6, 1 - 1e-6)
+        found[[place[int(row)] for row in mine], j] = np.log(p[:, 1:] / p[:, :1])
     return found
 
 
 def _stacked(stack: LogisticRegression, log_odds: FloatArray) -> FloatArray:
-    """(n, 2) scores for calibration."""
-    whole = ~np.isnan(log_odds).any(axis=1)
-    joined = np.nanmean(log_odds, axis=1)
+    """(n, classes) scores for calibration."""
+    whole = ~np.isnan(log_odds).any(axis=(1, 2))
+    scores = np.zeros((len(log_odds), log_odds.shape[2] + 1))
+    scores[:, 1:] = np.nanmean(log_odds, axis=1)
     if whole.any():
-        joined[whole] = stack.decision_function(log_odds[whole])
-    return np.stack([np.zeros(len(joined)), joined], axis=1)
+        said = stack.decision_function(log_odds[whole].reshape(int(whole.sum()), -1))
+        scores[whole] = said if said.ndim == 2 else np.stack([np.zeros(len(said)), said], axis=1)
+    return scores

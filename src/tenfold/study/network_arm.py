@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,14 @@ class Source:
     """
 
     cohort: Cohort
-    hashes: Mapping[str, Sequence[str]]
+    hashes: Mapping[str, Sequence[tuple[str, ...]]]
     connectomes: Mapping[str, Connectomes]
 
 
 Sources = Mapping[str, Source]
 """By the name of the stage."""
+_ANYBODY = "*"
+"""Owner of an encoder that a stage learned from one column of pictures, for every input that takes it."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ class Plan:
         sections: The inputs.
         joined: How they are joined.
         stages: The stages on the study's own patients.
-        weights: File of the encoders that the stages on other cohorts left; None where there were none.
+        weights: By input, the file of encoders that the stages on other cohorts left for it.
     """
 
     sections: Sections
     joined: NetworkSection
     stages: tuple[StageSection, ...]
-    weights: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
     def network(self, bench: Bench, fitted: Fitted, train: IntArray) -> Network:
         """Make a network as the stages on other cohorts left it, with heads for the outcomes of the bench."""
@@ -94,10 +96,11 @@ class Plan:
             shared=self.joined.shared,
             norm=self.joined.norm,
             head_norm=self.joined.head_norm,
+            pools=pools_of(self.sections),
+            shares=shares_of(self.sections),
         )
         network.to(bench.device).to(memory_format=torch.channels_last)
-        if self.weights is not None:
-            _load_encoders(network, self.weights)
+        _load_encoders(network, self.weights)
         return network
 
     def job(self, bench: Bench, split: Split, fitted: Fitted, material: Material) -> Job:
@@ -187,8 +190,8 @@ def fit_networks(
     first = plan.network(bench, prepared[0], parts[0][0]).eval()
     sample = np.flatnonzero(answers)[:8]
     precision = _precision(bench, label, sections, lambda: first(inputs[0].batch(sample)))
-    state_file, records = _run_sources(bench, arm, sections, sources, precision)
-    plan = replace(plan, weights=state_file)
+    left, records = _run_sources(bench, arm, sections, sources, precision)
+    plan = replace(plan, weights=left)
 
     def build(fold: int) -> Network:
         return plan.network(bench, prepared[fold], parts[fold][0])
@@ -251,6 +254,8 @@ def fit_networks(
         "weights": weights,
         "size": ", ".join(str(s.size) for s in sections.values() if isinstance(s, ImageInput)),
         "fusion": joined.fusion if len(sections) > 1 else "",
+        "pools": pools_of(sections),
+        "shares": shares_of(sections),
         "parameters": first.parameter_count,
         "stages": [r["name"] for r in records],
         "precision": str(precision).removeprefix("torch."),
@@ -319,9 +324,9 @@ def _heads(outcomes: Mapping[str, Outcome], joined: NetworkSection, train: IntAr
                 **shared,
             )
         elif target.kind == "ordinal":
-            heads[name] = HeadSpec("ordinal", outcome.levels, cut=outcome.positive_levels[0], **shared)
+            heads[name] = HeadSpec("ordinal", outcome.levels, cut=outcome.cut, **shared)
         elif len(outcome.levels) > 2:
-            heads[name] = HeadSpec("softmax", outcome.levels, positive=outcome.positive_levels, **shared)
+            heads[name] = HeadSpec("softmax", outcome.levels, **shared)
         else:
             heads[name] = HeadSpec(joined.head, outcome.levels, **shared)
     return heads
@@ -366,8 +371,12 @@ def _precision(bench: Bench, label: str, sections: Sections, step: Callable[[], 
 
 def _encoders(bench: Bench, sections: Sections, fitted: Fitted) -> dict[str, encoders.Encoder]:
     """Build fresh encoders: the same initial weights in every fold, and in every arm whose first input is the same."""
-    built = {}
+    built: dict[str, encoders.Encoder] = {}
+    shares = shares_of(sections)
     for k, (name, section) in enumerate(sections.items()):
+        if name in shares:
+            built[name] = built[shares[name]]
+            continue
         torch.manual_seed(seed_for(bench.config.seed, "initial weights", *([name] if k else [])))
         features = len(fitted[name].features) if name in fitted else 0
         options = _options(section, features)
@@ -376,6 +385,17 @@ def _encoders(bench: Bench, sections: Sections, fitted: Fitted) -> dict[str, enc
         built[name] = encoders.build(section.encoder, **options)
     torch.manual_seed(seed_for(bench.config.seed, "initial fusion"))
     return built
+
+
+def pools_of(sections: Sections) -> dict[str, str]:
+    """How the pictures of each view with several of them are joined."""
+    return {n: s.pool for n, s in sections.items() if isinstance(s, ImageInput) and s.pictures > 1}
+
+
+def shares_of(sections: Sections) -> dict[str, str]:
+    """Which inputs use the encoder of another one that an arm sees too."""
+    shared = {n: s.share for n, s in sections.items() if isinstance(s, ImageInput) and s.share in sections}
+    return {n: other for n, other in shared.items() if other}
 
 
 def _options(section: AnyInput, features: int) -> dict[str, Any]:
@@ -418,11 +438,13 @@ def _material(inputs: Inputs, labels: Mapping[str, torch.Tensor], train: IntArra
     return Material(inputs, train, part(train), inner, part(inner))
 
 
-def _load_encoders(network: Network, file: Path) -> None:
-    """Put encoders from a source stage into a network; its heads stayed behind, and so do inputs it did not have."""
-    state = load(file.read_bytes())
+def _load_encoders(network: Network, files: Mapping[str, Path]) -> None:
+    """Put encoders from source stages into a network; their heads stayed behind, and so do inputs they did not have."""
+    states = {file: load(file.read_bytes()) for file in set(files.values())}
     for name, encoder in network.encoders.items():
-        own = {key.removeprefix(f"{name}|"): t for key, t in state.items() if key.startswith(f"{name}|")}
+        if name not in files:
+            continue
+        own = _state_of(states[files[name]], name)
         if not own:
             continue
         wanted = {key: tuple(tensor.shape) for key, tensor in encoder.state_dict().items()}
@@ -433,62 +455,130 @@ def _load_encoders(network: Network, file: Path) -> None:
                 f"the encoder of the stage before does not fit: {odd[0]} of input '{name}' is {given.get(odd[0])}",
                 expected=f"{wanted.get(odd[0])}: the same encoder with the same options, and as many features",
                 do="take over an encoder of the same kind; if the run made it itself, remove the run folder",
-                where=file.name,
+                where=files[name].name,
             )
         encoder.load_state_dict(own)
 
 
+def _state_of(state: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The encoder of an input, or the one that was learned for whoever takes it."""
+    for owner in (name, _ANYBODY):
+        own = {key.removeprefix(f"{owner}|"): t for key, t in state.items() if key.startswith(f"{owner}|")}
+        if own:
+            return own
+    return {}
+
+
 def _run_sources(
     bench: Bench, arm: ArmSection, sections: Sections, sources: Sources, precision: torch.dtype
-) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Run the stages on other cohorts once, without tables; arms of the same beginning share them."""
-    carried = {name: s for name, s in sections.items() if not isinstance(s, TableInput)}
-    state_file: Path | None = None
+) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    """Run the stages on other cohorts once, without tables; arms of the same beginning share them.
+
+    Returns:
+        By input, the file of encoders that was left for it; and what run.json says of the stages.
+    """
+    left: dict[str, Path] = {}
+    chains: dict[str, list[Any]] = {}
     records: list[dict[str, Any]] = []
-    chain: list[Any] = [{n: s.model_dump() for n, s in carried.items()}, bench.config.seed]
     for section in bench.config.stages_of(arm):
-        if not section.elsewhere or not carried:
+        if not section.elsewhere:
             continue
+        takers, carried = _carried(section, sections)
+        if not takers:
+            continue
+        before = {left.get(name) for name in takers}
+        if len(before) > 1:
+            raise EncoderError(
+                f"stage '{section.name}' would go on from several encoders, of {', '.join(takers)}",
+                do="name the inputs that take part in each stage with inputs = [...]",
+            )
+        (previous,) = before
+        chain = chains.get(takers[0]) or [{n: _bare(s) for n, s in carried.items()}, bench.config.seed]
         if section.encoder:
             state_file = _saved_encoder(bench, section)
-            chain.append(hashlib.sha256(state_file.read_bytes()).hexdigest())
+            chain = [*chain, hashlib.sha256(state_file.read_bytes()).hexdigest()]
             records.append(_reused_record(section, chain[-1]))
-            continue
-        source = sources[section.name]
-        chain.append(
-            [section.model_dump(), bench.config.training.model_dump(), {c: list(h) for c, h in source.hashes.items()}]
-            + [hashlib.sha256(own.reading.matrices.tobytes()).hexdigest() for own in source.connectomes.values()]
-        )
-        digest = hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()[:16]
-        folder = bench.work / "stages" / f"{_slug(section.name)}-{digest}"
-        # it stays when the run is done: another study may start from it
-        previous, state_file = state_file, bench.work.parent / "encoders" / f"{folder.name}.safetensors"
-        if not (folder / "done.json").is_file():
-            recipe = _recipe(section, bench.config)
-            stage, material, fitted = _source_stage(bench, section, source, carried, recipe)
-            # the head is no more than a placeholder: the stage brings its own
-            network = Network(_encoders(bench, carried, fitted), {section.name: HeadSpec("softmax", ("no", "yes"))})
-            network.to(bench.device).to(memory_format=torch.channels_last)
-            if previous is not None:
-                _load_encoders(network, previous)
-            bench.progress.start(f"{arm.name}: stage {section.name}", recipe.epochs)
-            (result,) = run_stages(
-                network,
-                [(stage, material)],
-                seed=seed_for(bench.config.seed, "source"),
-                cache=bench.work / "frozen",
-                checkpoints=folder / "checkpoints",
-                autocast=precision,
-                progress=lambda *_: bench.progress.advance(),
+        else:
+            source = sources[section.name]
+            learned = section.model_dump(exclude={"name", "inputs"})
+            chain = [*chain, [learned, bench.config.training.model_dump(), source.hashes]]
+            chain += [hashlib.sha256(own.reading.matrices.tobytes()).hexdigest() for own in source.connectomes.values()]
+            state_file, record = _run_source(
+                bench, arm, section, source, carried, _digest_of(chain), previous, precision, records
             )
-            _save_encoders(state_file, network, [*(r["name"] for r in records), section.name])
-            record = _stage_record(section, result.history, result.best_epoch, recipe, bool(records), _names(carried))
-            record["cases"] = {"train": len(material.train), "inner": len(material.inner)}
-            record["file"] = f"encoders/{state_file.name}"
-            record["encoder"] = hashlib.sha256(state_file.read_bytes()).hexdigest()
-            write_atomically(folder / "done.json", json.dumps(record))
-        records.append(json.loads((folder / "done.json").read_text("utf-8")))
-    return state_file, records
+            records.append(record)
+        for name in takers:
+            left[name], chains[name] = state_file, chain
+    return left, records
+
+
+def _carried(section: StageSection, sections: Sections) -> tuple[list[str], dict[str, AnyInput]]:
+    """Which inputs of an arm take the encoders of a source stage, and what it learns from."""
+    carried: dict[str, AnyInput] = {name: s for name, s in sections.items() if not isinstance(s, TableInput)}
+    if not section.picture:
+        return list(carried), carried
+    takers = [n for n, s in carried.items() if isinstance(s, ImageInput) and n in (section.inputs or carried)]
+    if not takers:
+        return [], {}
+    first = carried[takers[0]].model_copy(update={"column": section.picture, "pictures": 1, "share": ""})
+    learned: dict[str, AnyInput] = {_ANYBODY: first}
+    return takers, learned
+
+
+def _bare(section: AnyInput) -> dict[str, Any]:
+    """What of an input decides the encoder that a stage leaves: not where its pictures stand or how they are joined."""
+    return section.model_dump(exclude={"column", "pictures", "pool", "share"})
+
+
+def _digest_of(chain: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(chain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _run_source(
+    bench: Bench,
+    arm: ArmSection,
+    section: StageSection,
+    source: Source,
+    carried: Sections,
+    digest: str,
+    previous: Path | None,
+    precision: torch.dtype,
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[Path, dict[str, Any]]:
+    """Learn from another cohort, unless it was done; return the file of the encoders and what run.json says."""
+    folder = bench.work / "stages" / f"{_slug(section.name)}-{digest}"
+    # it stays when the run is done: another study may start from it
+    state_file = bench.work.parent / "encoders" / f"{folder.name}.safetensors"
+    if not (folder / "done.json").is_file():
+        recipe = _recipe(section, bench.config)
+        stage, material, fitted = _source_stage(bench, section, source, carried, recipe)
+        # the head is no more than a placeholder: the stage brings its own
+        network = Network(
+            _encoders(bench, carried, fitted),
+            {section.name: HeadSpec("softmax", ("no", "yes"))},
+            pools=pools_of(carried),
+            shares=shares_of(carried),
+        )
+        network.to(bench.device).to(memory_format=torch.channels_last)
+        if previous is not None:
+            _load_encoders(network, dict.fromkeys(carried, previous))
+        bench.progress.start(f"{arm.name}: stage {section.name}", recipe.epochs)
+        (result,) = run_stages(
+            network,
+            [(stage, material)],
+            seed=seed_for(bench.config.seed, "source"),
+            cache=bench.work / "frozen",
+            checkpoints=folder / "checkpoints",
+            autocast=precision,
+            progress=lambda *_: bench.progress.advance(),
+        )
+        _save_encoders(state_file, network, [*(r["name"] for r in records), section.name])
+        record = _stage_record(section, result.history, result.best_epoch, recipe, bool(previous), _names(carried))
+        record["cases"] = {"train": len(material.train), "inner": len(material.inner)}
+        record["file"] = f"encoders/{state_file.name}"
+        record["encoder"] = hashlib.sha256(state_file.read_bytes()).hexdigest()
+        write_atomically(folder / "done.json", json.dumps(record))
+    return state_file, {**json.loads((folder / "done.json").read_text("utf-8")), "name": section.name}
 
 
 def _save_encoders(file: Path, network: Network, stages: Sequence[str]) -> None:

@@ -34,7 +34,8 @@ from tenfold.modalities.connectome import (
     read_regions,
 )
 from tenfold.modalities.table import Column, read_columns
-from tenfold.study.bench import Connectomes
+from tenfold.study.bench import Connectomes, masked_of, preparation
+from tenfold.study.grid import with_grid
 from tenfold.study.network_arm import Source, Sources
 from tenfold.study.progress import Progress
 from tenfold.study.results import subgroup_levels
@@ -59,6 +60,7 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
             )
         found = {name: ImageInput() for name in cohort.image_columns}
         config = config.model_copy(update={"inputs": found})
+    config = with_grid(config)
     for name, section in config.inputs.items():
         for column in _columns_read(config, name, section):
             if column not in cohort.columns:
@@ -66,6 +68,8 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
                     f"input '{name}' reads column '{column}', which {cohort.path.name} does not have",
                     do=nearest(column, cohort.columns),
                 )
+        if isinstance(section, ImageInput):
+            _refuse_too_many(cohort, name, section)
     if config.validation.family and config.validation.family not in cohort.columns:
         raise StudyError(
             f"families are in column '{config.validation.family}', which {cohort.path.name} does not have",
@@ -99,6 +103,20 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
         ]
         config = config.model_copy(update={"arms": (*config.arms, *owed)})
     return config
+
+
+def _refuse_too_many(cohort: Cohort, name: str, section: ImageInput) -> None:
+    """Refuse a case with more pictures of a view than the study reckons with: none is left out silently."""
+    column = section.column or name
+    counts = [len(own) for own in cohort.pictures(column)]
+    most = max(counts)
+    if most > section.pictures:
+        raise StudyError(
+            f"{most} pictures of one case for input '{name}'",
+            expected=f"at most {section.pictures}",
+            do=f"set inputs.{name}.pictures = {most}, or name fewer",
+            where=cohort.place(counts.index(most), column),
+        )
 
 
 def _columns_read(config: StudyFile, name: str, section: AnyInput) -> tuple[str, ...]:
@@ -174,6 +192,8 @@ def _audited(config: StudyFile, cohort: Cohort, left_out: Mapping[str, str], pro
     columns = image_columns(config)
     progress.start("audit", len(cohort) * len(columns))
     images = [s.size for s in config.inputs.values() if isinstance(s, ImageInput)]
+    pictures = {s.column or n: s for n, s in config.inputs.items() if isinstance(s, ImageInput)}
+    masked = masked_of({column: preparation(s, cohort, column) for column, s in pictures.items()}, cohort)
     connectomes, noticed = {}, []
     eligible = np.array([case not in left_out for case in cohort.case.tolist()], bool)
     for name, section in config.inputs.items():
@@ -188,6 +208,7 @@ def _audited(config: StudyFile, cohort: Cohort, left_out: Mapping[str, str], pro
             connectomes=connectomes,
             noticed=noticed,
             image_columns=columns,
+            masked=masked,
             folds=config.validation.folds,
             unreadable=config.cohort.unreadable,
             two_classes=config.cohort.two_classes,
@@ -377,8 +398,7 @@ def source_cohorts(
         Refusal: A cohort cannot be read, lacks a column, or shares a patient with the study.
     """
     own_hashes = {str(h) for h in own.facts["sha256"]} if len(own.facts) else set()
-    columns = image_columns(config)
-    beside = [
+    needed = [
         c for n, s in config.inputs.items() if isinstance(s, ConnectomeInput) for c in _columns_read(config, n, s)
     ]
     sources: dict[str, Source] = {}
@@ -386,6 +406,8 @@ def source_cohorts(
         if not stage.cohort:
             continue
         cohort = Cohort.read(folder / stage.cohort)
+        columns = [stage.picture] if stage.picture else image_columns(config)
+        beside = [] if stage.picture else needed
         for name in (*columns, *beside, *stage.columns, *filter(None, [stage.column])):
             if name not in cohort.columns:
                 raise CohortError(
@@ -403,18 +425,18 @@ def source_cohorts(
         if not all(readable):
             progress.say(f"stage {stage.name}: {readable.count(False)} unreadable pictures are left out")
         hashes = {
-            c: [look.facts.sha256 for look, good in zip(looks[c], readable, strict=True) if good and look.facts]
+            c: [(look.facts.sha256,) for look, good in zip(looks[c], readable, strict=True) if good and look.facts]
             for c in columns
         }
         cohort = cohort.select([c for c, good in zip(cohort.case.tolist(), readable, strict=True) if good])
-        shared = [h for values in hashes.values() for h in values if h in own_hashes]
+        shared = [h for values in hashes.values() for (h,) in values if h in own_hashes]
         if shared:
             raise AuditError(
                 f"{len(shared)} pictures of stage '{stage.name}' are also pictures of the study's own patients",
                 expected="a source cohort that shares no patient with the patients to be tested on",
                 do=f"take them out of {stage.cohort}",
             )
-        connectomes = connectomes_of(config, cohort)
+        connectomes = {} if stage.picture else connectomes_of(config, cohort)
         _refuse_shared_connectomes(stage.name, stage.cohort, own_cohort, cohort, own_connectomes, connectomes)
         sources[stage.name] = Source(cohort, hashes, connectomes)
     return sources
@@ -429,7 +451,7 @@ def _refuse_shared_connectomes(
     of_other: Mapping[str, Connectomes],
 ) -> None:
     """Refuse a subject who is in both cohorts, by identifier or by connectome."""
-    if not of_own:
+    if not of_other:
         return
     shared = sorted(set(own.patient.tolist()) & set(other.patient.tolist()))
     if shared:
@@ -472,8 +494,9 @@ def external_cohorts(config: StudyFile, folder: Path, own: Cohort, found: Audit)
         pictures = [
             path.name
             for column in cohort.image_columns
-            for path in cohort.paths(column)
-            if own_hashes and path is not None and path.is_file() and _sha256(path) in own_hashes
+            for own_pictures in cohort.pictures(column)
+            for path in own_pictures
+            if own_hashes and path.is_file() and _sha256(path) in own_hashes
         ]
         if shared or pictures:
             what = f"patient {shared[0]}" if shared else f"the picture {pictures[0]}"
@@ -490,10 +513,12 @@ def external_cohorts(config: StudyFile, folder: Path, own: Cohort, found: Audit)
     return cohorts
 
 
-def hashes_by_column(found: Audit, cohort: Cohort, columns: Sequence[str]) -> dict[str, list[str]]:
-    """SHA-256 of every case's picture, by column, in the order of the cohort; empty where a case has none."""
-    known = {(row.column, row.case): str(row.sha256) for row in found.facts.itertuples()}
-    return {column: [known.get((column, case), "") for case in cohort.case.tolist()] for column in columns}
+def hashes_by_column(found: Audit, cohort: Cohort, columns: Sequence[str]) -> dict[str, list[tuple[str, ...]]]:
+    """SHA-256 of every case's pictures, by column, in the order of the cohort; () where a case has none."""
+    known: dict[tuple[str, str], list[str]] = {}
+    for row in found.facts.itertuples():
+        known.setdefault((str(row.column), str(row.case)), []).append(str(row.sha256))
+    return {column: [tuple(known.get((column, case), ())) for case in cohort.case.tolist()] for column in columns}
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from tenfold.cohort.outcomes import Outcome
 from tenfold.config import ImageInput, TableInput
@@ -311,11 +312,11 @@ def _out_of_fold(bench: Bench, arm: FittedArm) -> Said:
 
 def _margins(bench: Bench, said: Said) -> tuple[IntArray, NDArray[np.bool_], FloatArray]:
     """Pool folds: rows whose outcome is known, whether it is yes, and how far the scores are on the side of yes."""
-    truth = bench.label_index
     rows = np.concatenate([own for own, _ in said])
-    margins = np.concatenate([scores[:, -1] - scores[:, 0] for _, scores in said]).astype(np.float64)
-    known = truth[rows] >= 0
-    return rows[known], truth[rows[known]] == 1, margins[known]
+    # log odds of the positive class against all others
+    margins = np.concatenate([scores[:, -1] - logsumexp(scores[:, :-1], axis=1) for _, scores in said])
+    known = bench.labels.known[rows]
+    return rows[known], bench.positive[rows[known]], margins[known].astype(np.float64)
 
 
 def _auc(bench: Bench, said: Said) -> float:

@@ -21,6 +21,7 @@ from tenfold.config import SubgroupSection
 from tenfold.errors import StudyError
 from tenfold.modalities.table import Column
 from tenfold.stats import conformal
+from tenfold.stats.classes import evaluate_classes
 from tenfold.stats.compare import compare_arms
 from tenfold.stats.correlation import score_correlation
 from tenfold.stats.curves import curves
@@ -98,6 +99,10 @@ def write_statistics(
         files["evaluation"][target] = found
         comparisons = compare_arms(table, **common, reference=about.reference, **drawn)
         files["comparisons"][target] = [c.to_dict() for c in comparisons]
+        if len(table.classes) > 2:
+            files.setdefault("classes", {})[target] = evaluate_classes(
+                table, reference=about.reference, bootstraps=bootstraps, seed=seed
+            )
         files["folds"][target] = per_fold(table, positive=about.positive)
         files["curves"][target] = curves(table, **common, bootstraps=min(bootstraps, 500), seed=seed)
     for name, content in files.items():

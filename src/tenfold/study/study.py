@@ -24,6 +24,7 @@ from tenfold.cohort.split import make_splits, write_splits
 from tenfold.config import ArmSection, StudyFile, parse_study, read_study, write_study
 from tenfold.errors import OutputError, Refusal
 from tenfold.modalities.table import Column
+from tenfold.modalities.ultrasound import REGIONS_FILE
 from tenfold.report.page import write_report
 from tenfold.study import resampling
 from tenfold.study.arms import FittedArm, predict_holdout
@@ -41,6 +42,7 @@ from tenfold.study.files import (
     write_json,
     writing,
 )
+from tenfold.study.grid import described_grid, grid_tests
 from tenfold.study.late_arm import fit_late
 from tenfold.study.network_arm import FoldNetworks, Sources, altered_arms, check_encoders, fit_networks
 from tenfold.study.preparing import (
@@ -69,6 +71,7 @@ from tenfold.study.results import (
     write_statistics,
 )
 from tenfold.study.run import Run
+from tenfold.study.sites import described_sites, leave_sites_out
 from tenfold.study.table_arm import fit_table_model
 from tenfold.training.device import choose_device, prepare_machine
 from tenfold.types import HOLDOUT, OperatingPoint, PredictionTable
@@ -236,6 +239,8 @@ class Study:
                 statistics = {**drawn, "net_benefit_at": config.validation.net_benefit_at}
                 tables = {name: PredictionTable.concatenate(found) for name, found in arms.predictions.items()}
                 evaluation = write_statistics(out, tables, told, **statistics)
+                if config.grid is not None:
+                    write_json(out / "grid.json", grid_tests(config, tables, told, **drawn))
                 own = {name: table.select(arm=config.arms[0].name) for name, table in tables.items()}
                 if config.validation.subgroups:
                     parts = {
@@ -260,6 +265,12 @@ class Study:
                     curve = resampling.learning_curve(bench, proposed, networks)
                     write_json(out / "learning_curve.json", resampling.described_curve(curve))
 
+            if config.validation.each_site:
+                with clock("each site left out"):
+                    left = leave_sites_out(bench, sources, found.groups)
+                    for name, one in left.items():
+                        one.predictions.write(out / "sites" / f"{name}.csv")
+                    write_json(out / "sites.json", described_sites(left, **drawn))
             opened = []
             if holdout:
                 with clock("hold-out"):
@@ -298,7 +309,7 @@ class Study:
                 "hashes": {
                     "study": study_hash,
                     "cohort": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
-                    "images": digest(sorted(h for c in bench.hashes.values() for h in c)),
+                    "images": digest(sorted(h for cases in bench.hashes.values() for own in cases for h in own)),
                 },
                 "targets": described,
                 "target": described[0],
@@ -308,6 +319,7 @@ class Study:
                 "inputs": {name: _described_input(bench, name) for name in config.inputs},
                 "simulated": truth_of(cohort),
                 "arms": arms.records,
+                "grid": described_grid(config),
                 "stages": {name: next(iter(own.values())).stages for name, own in arms.fitted.items()},
                 "opened": opened,
             }
@@ -422,6 +434,8 @@ def _described_input(bench: Bench, name: str) -> dict[str, Any]:
 
 def _study_digest(config: StudyFile, cohort: Cohort, columns: Mapping[str, tuple[Column, ...]]) -> str:
     files = connectome_hashes(config, cohort)
+    regions = cohort.folder / REGIONS_FILE
+    files += [regions.read_text("utf-8")] if regions.is_file() else []
     return digest([config.model_dump_json(), cohort.table.to_csv(index=False), repr(columns), *files])
 
 

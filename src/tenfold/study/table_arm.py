@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import log_expit
 
 from tenfold.config import ArmSection
 from tenfold.modalities.table import TablePreparation
@@ -19,6 +20,8 @@ from tenfold.training.device import seed_for
 from tenfold.types import FloatArray, IntArray
 
 Design = Callable[[], FloatArray]
+_Fits = tuple[ClassicalFit, ...]
+"""One model that tells the second of two classes; of more classes one each, which tells it from the rest."""
 
 
 def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
@@ -41,7 +44,7 @@ def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
     labels = bench.label_index
     patients = np.unique(bench.cohort.patient, return_inverse=True)[1]
     designs: list[Design] = []
-    fits: list[ClassicalFit] = []
+    fits: list[_Fits] = []
     folds = []
     bench.progress.start(arm.name, len(bench.splits))
     for split in bench.splits:
@@ -51,12 +54,12 @@ def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
         designs.append(_design(bench, fitted, name, takes_nan(arm.model), train))
         features = designs[-1]()
         seed = seed_for(bench.config.seed, "fold", split.repeat, split.fold)
-        fits.append(fit_classical(arm.model, features[train], labels[train], patients[train], seed=seed % 2**32))
-        folds.append(FoldScores(inner, fits[-1].scores(features[inner]), test, fits[-1].scores(features[test])))
+        fits.append(_fitted(arm.model, features[train], labels[train], patients[train], bench, seed % 2**32))
+        folds.append(FoldScores(inner, _scores(fits[-1], features[inner]), test, _scores(fits[-1], features[test])))
         bench.progress.advance()
 
     def score(fold: int, rows: IntArray) -> FloatArray:
-        return fits[fold].scores(designs[fold]()[rows])
+        return _scores(fits[fold], designs[fold]()[rows])
 
     record = {
         "kind": "classical",
@@ -67,11 +70,24 @@ def fit_table_model(bench: Bench, arm: ArmSection) -> FittedArm:
         "parameters": 0,
         "stages": [],
         "precision": "float64",
-        "chosen": [fit.chosen for fit in fits],
+        "chosen": [fit.chosen for own in fits for fit in own],
         "seconds": time.monotonic() - started,
         "flaws": list(arm.flaws),
     }
     return finished(bench, arm.name, sections, answers, folds, score, record, [])
+
+
+def _fitted(model: str, x: FloatArray, labels: IntArray, patients: IntArray, bench: Bench, seed: int) -> _Fits:
+    classes = len(bench.labels.classes)
+    told = range(classes) if classes > 2 else (1,)
+    return tuple(fit_classical(model, x, (labels == k).astype(np.int64), patients, seed=seed) for k in told)
+
+
+def _scores(fits: _Fits, x: FloatArray) -> FloatArray:
+    """(n, classes) for calibration; probabilities against the rest are brought to a sum of 1 by it."""
+    if len(fits) == 1:
+        return fits[0].scores(x)
+    return np.stack([log_expit(fit.scores(x)[:, 1]) for fit in fits], axis=1)
 
 
 def _design(bench: Bench, fitted: Fitted, name: str, raw: bool, train: IntArray) -> Design:

@@ -2,6 +2,11 @@
 
 It must not know labels. Parameters are drawn for a whole epoch from a seed, so a picture's change depends on the epoch
 and its row alone, not on the batch it comes in.
+
+Two changes are missing on purpose. Nothing is ever turned upside down: the depth of an ultrasound picture, and the way
+up of a film, are findings (shadows and enhancement lie below their cause). And where there are three channels, colour
+encodes velocity or stiffness, or the channels are themselves measurements: only their geometry changes, for brightness,
+contrast, gamma or white noise of single channels would alter hue, saturation or the value measured.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ _DRAWS = 9
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Largest changes, each drawn uniformly either way.
+    """Largest changes, each drawn uniformly either way. Exposure and noise are for pictures of one channel only.
 
     Attributes:
         rotation: Degrees.
@@ -53,7 +58,8 @@ class Augmentation:
             seed: For the white noise.
 
         Returns:
-            Changed pictures, same shape and range; what comes in from outside is black.
+            Changed pictures, same shape and range; what comes in from outside is black. Of three channels every pixel
+            stays a mixture of neighbours: no hue, saturation or value is changed.
         """
         u = torch.as_tensor(draws[rows], dtype=torch.float32, device=pictures.device)
         moved = functional.grid_sample(
@@ -63,6 +69,8 @@ class Augmentation:
             padding_mode="zeros",
             align_corners=False,
         )
+        if pictures.shape[1] > 1:
+            return moved.clamp_(0.0, 1.0)
         if self.exposure:
             moved = self._expose(moved, u)
         if self.noise:

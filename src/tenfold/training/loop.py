@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from tenfold.encoders import Encoder
 from tenfold.errors import TrainingError, nearest
 from tenfold.network.fusion import present
 from tenfold.network.heads import HeadSpec
@@ -276,7 +277,7 @@ def _optimizer(network: Network, recipe: Recipe, beside: Mapping[str, Tensor]) -
     # an encoder that always learns starts from nothing, as the head does, and learns at its rate
     transferred = {
         f"encoder_list.{i}.{name}"
-        for i, encoder in enumerate(network.encoders.values())
+        for i, encoder in enumerate(cast("list[Encoder]", list(network.encoder_list)))
         if not encoder.always_learns
         for name, _ in encoder.named_parameters()
     }
@@ -413,7 +414,14 @@ def _yes_or_no(head: HeadSpec, said: Tensor, labels: Tensor) -> list[tuple[Float
         return [(labels[:, k].numpy(), said[:, k].numpy()) for k in range(labels.shape[1])]
     if head.kind == "two_sigmoid":
         return [(labels.numpy(), (said[:, 1] - said[:, 0]).numpy())]
-    if not head.binary:
+    if head.kind == "reconstruct":
         return []
     scores = head.scores(said)
+    if not head.binary:
+        unknown = labels.isnan()
+        against = [torch.cat([scores[:, :k], scores[:, k + 1 :]], 1).logsumexp(1) for k in range(scores.shape[1])]
+        return [
+            ((labels == k).double().masked_fill(unknown, torch.nan).numpy(), (scores[:, k] - others).numpy())
+            for k, others in enumerate(against)
+        ]
     return [(head.truth(labels).numpy(), (scores[:, 1] - scores[:, 0]).numpy())]

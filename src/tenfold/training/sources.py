@@ -68,10 +68,12 @@ class Part:
 class Inputs:
     """Batches of pictures from the store, augmented on the tensor, and of rows of tables and of connectomes.
 
-    A case that lacks an input has a row of NaN in its tensor: the network's word for absent.
+    A case that lacks an input has a row of NaN in its tensor: the network's word for absent. Where a view may have
+    several pictures the tensor has a dimension more, and slots that are empty are NaN.
 
     Args:
-        stores: For each input of pictures, its store and the store's row of every case, -1 where it has none.
+        stores: For each input of pictures, its store and the store's rows of every case, (cases,) or (cases, pictures),
+            those that are there first; -1 where there is none.
         augmentation: Random changes of pictures in training.
         seed: Of the augmentation.
         device: Where the tensors go.
@@ -94,7 +96,7 @@ class Inputs:
         lengths = [len(places) for _, places in stores.values()] + [len(t) for t in self.tables.values()]
         self.cases = lengths[0]
         self._epoch: int | None = None
-        self._draws: FloatArray = np.empty((0, 0))
+        self._draws: dict[int, FloatArray] = {}
 
     def with_tables(self, tables: Mapping[str, NDArray[np.float32]]) -> Inputs:
         """Return the same pictures beside tables that were prepared for one fold."""
@@ -107,14 +109,19 @@ class Inputs:
             while table.ndim > 1:
                 table = table[:, 0]
             return np.asarray(~np.isnan(table))
-        return np.asarray(self.stores[name][1] >= 0)
+        places = self.stores[name][1]
+        return np.asarray((places if places.ndim == 1 else places[:, 0]) >= 0)
 
     def has_any(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """(cases,) whether each case has at least one of some inputs."""
         return np.any([self.has(name) for name in names], axis=0)
 
     def batch(self, rows: IntArray, *, epoch: int | None = None, view_index: int = 0) -> dict[str, Tensor]:
-        """Return float32 tensors: pictures (n, channels, side, side) in [0, 1], tables (n, 2, features), (n, edges)."""
+        """Return the float32 tensors of some cases by input.
+
+        Pictures are (n, channels, side, side) or (n, pictures, channels, side, side) in [0, 1], tables
+        (n, 2, features), connectomes (n, edges).
+        """
         return {name: self.tensor(name, rows, epoch, view_index) for name in self.names}
 
     def tensor(self, name: str, rows: IntArray, epoch: int | None = None, view_index: int = 0) -> Tensor:
@@ -122,31 +129,45 @@ class Inputs:
         if name in self.tables:
             return torch.from_numpy(self.tables[name][rows]).to(self.device)
         places = self.stores[name][1][rows]
-        if (places >= 0).all():
-            return self._pictures(name, rows, epoch, view_index)
-        there = torch.from_numpy(places >= 0).to(self.device)
-        present = self._pictures(name, rows[places >= 0], epoch, view_index)
-        pictures = torch.full((len(rows), *present.shape[1:]), torch.nan, device=self.device)
-        pictures[there] = present
-        return pictures.contiguous(memory_format=torch.channels_last)
+        there = torch.from_numpy(places.reshape(-1) >= 0)
+        if places.ndim == 1:
+            asked = rows
+        else:
+            slots = places.shape[1]
+            asked = (rows[:, None] * slots + np.arange(slots)).reshape(-1)
+        present = self._pictures(name, asked[there.numpy()], epoch, view_index)
+        if bool(there.all()):
+            pictures = present
+        else:
+            pictures = torch.full((len(asked), *present.shape[1:]), torch.nan, device=self.device)
+            pictures[there.to(self.device)] = present
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return pictures if places.ndim == 1 else pictures.unflatten(0, tuple(places.shape))
 
-    def _pictures(self, name: str, rows: IntArray, epoch: int | None, view_index: int) -> Tensor:
+    def _pictures(self, name: str, asked: IntArray, epoch: int | None, view_index: int) -> Tensor:
+        """The pictures at some places, all of which are filled; a case with several slots has as many places."""
         store, places = self.stores[name]
-        raw = torch.from_numpy(store.take(places[rows])).to(self.device)
+        slots = 1 if places.ndim == 1 else places.shape[1]
+        raw = torch.from_numpy(store.take(places.reshape(-1)[asked])).to(self.device)
         pictures = raw.to(torch.float32).div_(255.0)
-        if not len(rows):
+        if not len(asked):
             return pictures
         if epoch is None:
             pictures = view(pictures, view_index)
         else:
-            if epoch != self._epoch:
-                self._epoch, self._draws = (
-                    epoch,
-                    self.augmentation.draws(seed_for(self.seed, epoch), self.cases),
-                )
-            noise_seed = seed_for(self.seed, epoch, name, int(rows[0]))
-            pictures = self.augmentation.apply(pictures, self._draws, rows, noise_seed)
+            noise_seed = seed_for(self.seed, epoch, name, int(asked[0]))
+            pictures = self.augmentation.apply(pictures, self._drawn(epoch, slots), asked, noise_seed)
         return pictures.contiguous(memory_format=torch.channels_last)
+
+    def _drawn(self, epoch: int, slots: int) -> FloatArray:
+        """The random changes of an epoch; every picture of a case has its own."""
+        if epoch != self._epoch:
+            self._epoch, self._draws = epoch, {}
+        if slots not in self._draws:
+            several = [slots] if slots > 1 else []
+            seed = seed_for(self.seed, epoch, *several)
+            self._draws[slots] = self.augmentation.draws(seed, self.cases * slots)
+        return self._draws[slots]
 
 
 class Altered:
@@ -266,25 +287,23 @@ class FrozenOutputs:
 
     def _compute(self, name: str, rows: IntArray, kind: str, variant: int) -> NDArray[np.float16]:
         epoch, view_index = (variant, 0) if kind == "augmented" else (None, variant)
-        there = self._inputs.stores[name][1][rows] >= 0
+        places = self._inputs.stores[name][1]
+        there = places[rows] >= 0
         # a chunk in which nobody has a picture still needs a shape: somebody else's, of whom nothing is kept
-        asked = rows[there] if there.any() else np.flatnonzero(self._inputs.stores[name][1] >= 0)[:1]
+        asked = rows if there.any() else np.flatnonzero(self._inputs.has(name))[:1]
         pictures = self._inputs.tensor(name, asked, epoch, view_index)
         encoder = self._network.encoders[name]
         training = encoder.training
         encoder.eval()
         device = self._inputs.device.type
         with torch.inference_mode(), torch.autocast(device, self._autocast, self._autocast != torch.float32):
-            outputs = encoder(pictures, 0, self.start[name])
+            outputs = self._network.features(name, pictures, 0, self.start[name])
         encoder.train(training)
         limit = float(np.finfo(np.float16).max)
         computed = outputs.float().clamp(-limit, limit).contiguous().cpu().numpy().astype(np.float16)
-        if there.all():
-            return computed
-        block = np.full((len(rows), *computed.shape[1:]), np.nan, np.float16)
         if there.any():
-            block[there] = computed
-        return block
+            return computed
+        return np.full((len(rows), *computed.shape[1:]), np.nan, np.float16)
 
 
 def _digest(network: Network, name: str, step: int, inputs: Inputs, autocast: torch.dtype) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tenfold.cohort.importers.abide import import_abide
 from tenfold.cohort.importers.bids import import_bids
 from tenfold.cohort.importers.breast import import_breast
+from tenfold.cohort.importers.busi import import_busi
 from tenfold.cohort.importers.common import Imported
 from tenfold.cohort.importers.folders import import_folders
 from tenfold.cohort.importers.kermany import import_kermany
@@ -23,6 +24,7 @@ IMPORTERS: dict[str, Callable[..., Imported]] = {
     "abide": import_abide,
     "bids": import_bids,
     "breast": import_breast,
+    "busi": import_busi,
     "folders": import_folders,
     "kermany": import_kermany,
     "medmnist": import_medmnist,

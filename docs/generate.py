@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from tenfold import config, errors
 from tenfold.cli import app
 from tenfold.encoders import ENCODERS
 from tenfold.report.words import METRICS as SHOWN
+from tenfold.stats.class_metrics import CLASS_METRICS
+from tenfold.stats.classes import BY_CLASS, COMPARED
 from tenfold.stats.metrics import METRICS
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- written by docs/generate.py: change the code, then run `make docs` -->\n"
 SECTIONS = [model for model in vars(config).values() if getattr(model, "section", "")]
-INTERVALS = {"delong": "DeLong", "wilson": "Wilson", "bootstrap": "bootstrap by patient"}
+BOOTSTRAP = "bootstrap by patient"
+INTERVALS = {"delong": "DeLong", "wilson": "Wilson", "bootstrap": BOOTSTRAP}
 LISTS = ("eligibility", "stages", "arms", "validation.subgroups", "external")
 STUDY = """# The study file
 
@@ -38,6 +41,12 @@ patient has several cases, DeLong becomes its clustered form (Obuchowski 1997) a
 Scott 1992). A metric that the data cannot give has no value, and its method says why.
 
 The group says where the report puts it: `improper` comes last, because it can reward a worse model.
+"""
+CLASSES = """
+## Three classes or more
+
+Over all classes together, in `classes.json`. What is decided is the likeliest class. A macro figure gives every class the
+same weight, however rare it is.
 """
 
 
@@ -83,6 +92,7 @@ def _type(entry: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
+    value = str(value) if isinstance(value, Path) else value
     if isinstance(value, Mapping) and value:
         return f"`{{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in value.items() if v is not None)} }}`"
     return f"`{json.dumps(value)}`" if value or isinstance(value, int | float) else "-"
@@ -91,11 +101,20 @@ def _value(value: Any) -> str:
 def commands() -> str:
     """Every command with its arguments and options."""
     parts = ["# Commands\n\nExit code 0: done. 1: refused, with the reason. 2: bad usage. 130: interrupted.\n"]
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in _leaves(typer.main.get_command(app)):
         rows = [[_called(p), "required" if p.required else _value(p.default), p.help or ""] for p in command.params]
         table = _table(["argument or option", "default", "meaning"], rows) if rows else "No options."
         parts.append(f"## tenfold {name}\n\n{inspect.cleandoc(command.help)}\n\n{table}\n")
     return "\n".join(parts)
+
+
+def _leaves(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, under its full name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _leaves(command, f"{above}{name} ")
+        else:
+            yield above + name, command
 
 
 def _called(p: Any) -> str:
@@ -109,7 +128,24 @@ def metrics() -> str:
         [f"`{name}`", m.title, m.definition, INTERVALS[m.interval], "yes" if m.compared else "no", SHOWN[name].group]
         for name, m in METRICS.items()
     ]
-    return METRIC + "\n" + _table(["key", "name", "what it is", "interval", "arms compared", "group"], rows) + "\n"
+    head = ["key", "name", "what it is", "interval", "arms compared", "group"]
+    together = [
+        [f"`{name}`", m.title, m.definition, "Wilson" if m.hits else BOOTSTRAP, "yes" if name in COMPARED else "no"]
+        for name, m in CLASS_METRICS.items()
+    ]
+    listed = ", ".join(f"`{name}`" for name in BY_CLASS)
+    return (
+        "\n".join(
+            [
+                METRIC,
+                _table(head, rows),
+                CLASSES,
+                _table(head[:-1], together),
+                f"\nOf each class against the rest: {listed}.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def encoders() -> str:

@@ -25,7 +25,19 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^<!-- run(?:: (?P<code>\d))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)^```", re.M | re.S)
 HEAVY = ("first-study.md",)
-COMMANDS = typer.main.get_command(app).commands
+
+
+def _leaves(group: Any, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every command that does something, under its full name: "run", "log verify"."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        path = (*above, name)
+        found |= _leaves(command, path) if hasattr(command, "commands") else {" ".join(path): command}
+    return found
+
+
+COMMANDS = _leaves(typer.main.get_command(app))
+GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 RUNNABLE = [
     pytest.param(page, marks=[pytest.mark.slow] if page.name in HEAVY else [], id=page.name)
@@ -62,7 +74,12 @@ def test_commands_and_options_exist(page: Path) -> None:
     # only code counts: in running prose "tenfold checks" is a sentence
     text = page.read_text("utf-8")
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.S))
-    for verb, rest in re.findall(r"(?:^|[`$ ])tenfold (\w+)([^\n`]*)", code, re.M):
+    for verb, rest in re.findall(r"(?:^|[`$ ])tenfold ([\w-]+)([^\n`]*)", code, re.M):
+        if verb in GROUPS:
+            word, _, rest = rest.strip().partition(" ")
+            if not word:
+                continue  # the group as such
+            verb = f"{verb} {word}"
         assert verb in COMMANDS, verb
         known = {name for p in COMMANDS[verb].params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest):

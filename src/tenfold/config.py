@@ -31,6 +31,7 @@ from tenfold.types import write_atomically
 
 PRESETS = ("quick", "standard", "thorough", "paper")
 SYSTEMS = {
+    "lymphnode": "lymphnode_paper.toml",
     "nec": "nec_paper.toml",
     "neurodevelopment": "neurodevelopment_paper.toml",
     "pneumonia": "pneumonia_paper.toml",

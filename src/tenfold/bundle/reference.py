@@ -23,7 +23,9 @@ from tenfold.types import FloatArray
 _MOST_AXES = 64
 _UNUSUAL = 0.99
 _ROBUST_SD = 1.4826
-_FOREIGN_SD = 5.0
+_FOREIGN = 2.5
+_FOREIGN_SD = 4.0
+_BEYOND_ALL = 1.25
 _KEPT = 256
 
 
@@ -66,13 +68,17 @@ class _Depth:
 class Reference:
     """What is known of the training patients as one network sees one of its inputs.
 
-    At several depths of the encoder, features are pooled over the picture (mean and standard deviation of every map)
-    and described by a normal law whose covariance is that of probabilistic principal components (Tipping & Bishop, J R
-    Stat Soc B 1999). The Mahalanobis distance (Lee et al., NeurIPS 2018) is divided by its median among patients whom
-    the network was not fitted on; the largest over the depths counts.
+    After a third and two thirds of the encoder's steps, features are pooled over the picture (mean and standard
+    deviation of every map) and described by a normal law whose covariance is that of probabilistic principal components
+    (Tipping & Bishop, J R Stat Soc B 1999). The Mahalanobis distance (Lee et al., NeurIPS 2018) is divided by its
+    median among patients whom the network was not fitted on; the larger of the two counts. What the last steps give
+    has forgotten what a picture looks like: there, chest films lie among breast ultrasound.
 
-    It sees that a picture is of another kind: another organ, a photograph, noise, a negative. It does not see a wrong
-    diagnosis, another patient's picture, or whatever the encoder was never taught to look at.
+    It sees that a picture is of another kind: another organ, a photograph, noise, a picture on its side, most
+    negatives. It does not see a wrong diagnosis, another patient's picture, a mirrored one, or a change as small as
+    callipers or brightness. What the encoder does not look at it cannot see either: a small network that was fitted
+    from scratch tells far fewer foreign pictures apart than one that came with weights. Pictures of another hospital
+    lie farther than those of the study, and some are refused.
 
     Attributes:
         depths: The laws.
@@ -89,12 +95,16 @@ class Reference:
 
     @property
     def limit(self) -> float:
-        """The distance from which on a case is foreign: five robust SD above the median of the logarithm, and no less
-        than a quarter beyond the farthest patient of the study.
+        """The distance from which on a case is foreign.
+
+        Two and a half times that of the median patient; where patients of the study differ more than pictures do, four
+        robust SD above the median of the logarithm, and a quarter beyond the farthest of them.
         """
-        logs = np.log(self.held_out)
+        # no logarithm of 0, where all pictures are one
+        logs = np.log(np.maximum(self.held_out, 1e-6))
         spread = _ROBUST_SD * float(np.median(np.abs(logs - np.median(logs))))
-        return max(float(np.exp(np.median(logs) + _FOREIGN_SD * spread)), 1.25 * float(self.held_out[-1]))
+        robust = float(np.exp(np.median(logs) + _FOREIGN_SD * spread))
+        return max(_FOREIGN, robust, _BEYOND_ALL * float(self.held_out[-1]))
 
     def judge(self, network: Network, name: str, x: Tensor) -> Judged:
         """Say how far cases lie.
@@ -170,18 +180,27 @@ def fit_reference(network: Network, name: str, train: Iterable[Tensor], held_out
 
 
 def _steps(encoder: Encoder) -> list[int]:
-    """An early, a middle and the last step; encoders of few steps have fewer."""
-    depth = encoder.depth
-    return sorted({max(1, round(depth / 3)), max(1, round(2 * depth / 3)), depth})
+    """After a third and after two thirds of the steps; encoders of few steps have one."""
+    return sorted({max(1, round(encoder.depth / 3)), max(1, round(2 * encoder.depth / 3))})
 
 
-def pooled(x: Tensor) -> Tensor:
-    """Mean and standard deviation over the places of what a step gave, (n, features); vectors stay as they are."""
-    x = x.float()
-    if x.ndim <= 2:
-        return x
-    # maps have their places last, tokens their channels
-    places = x.flatten(2) if x.ndim == 4 else x.transpose(1, 2)
+def pooled(encoder: Encoder, features: Tensor, step: int) -> Tensor:
+    """Pool what a step of an encoder gave over its places.
+
+    Args:
+        encoder: The encoder.
+        features: (n, ...), what it gave.
+        step: Number of steps that were run.
+
+    Returns:
+        (n, 2 x channels), mean and standard deviation; what has no places stays as it is.
+    """
+    maps = encoder.as_map(features, step)
+    if maps is None and features.ndim == 2:
+        return features
+    if maps is None and encoder.modality == "image":
+        maps = features.transpose(1, 2)
+    places = (features if maps is None else maps).flatten(2)
     return torch.cat([places.mean(2), places.std(2, unbiased=False)], 1)
 
 
@@ -190,9 +209,8 @@ def _features(encoder: Encoder, steps: Sequence[int], x: Tensor) -> list[FloatAr
     """(n, features) pooled after each of some steps."""
     found, at = [], 0
     for step in steps:
-        x = encoder(x, at, step)
-        at = step
-        found.append(pooled(x).cpu().numpy().astype(np.float64))
+        x, at = encoder(x, at, step), step
+        found.append(pooled(encoder, x, step).cpu().numpy().astype(np.float64))
     return found
 
 

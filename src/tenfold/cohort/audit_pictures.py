@@ -24,8 +24,8 @@ from tenfold.modalities.image_facts import ImageFacts, near_duplicates
 from tenfold.types import Finding, unique
 
 _NAMED = 6
-# The frame of a colour box is in every picture of a scanner. Inside the region of 2,520 simulated scans, copies (JPEG at
-# quality 60, enlarged by a tenth) agree at 0.988 at least, and scans of different patients at 0.959 at most.
+# The frame of a colour box is in every picture of a scanner. Inside the region of 2,520 simulated scans, copies (JPEG
+# at quality 60, enlarged by a tenth) agree at 0.988 at least, and scans of different patients at 0.959 at most.
 _SAME_SCAN = 0.975
 _NOTHING = Look(None)
 Readable = Sequence[tuple[int, str, ImageFacts]]

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tenfold.report import classes, grid
 from tenfold.report.inputs import difference
 from tenfold.report.load import Run
 from tenfold.report.published import matching, published
@@ -57,6 +58,8 @@ def table(run: Run) -> Table | None:
         return None
     if any("aucs" in row for row in held.get("rows") or []):
         return _by_outcome(run, held, measured)
+    if any(classes.MACRO in row for row in held.get("rows") or []):
+        return _of_all_classes(run, held)
     left = list(held.get("rows") or [])
     matrices = any("tp" in row for row in left)
     rows: list[list[str]] = []
@@ -123,6 +126,45 @@ def _by_outcome(run: Run, held: dict[str, Any], measured: list[str]) -> Table:
         rows,
         note="Ours with intervals; published figures, set back, came without any. In brackets, where it stands: what "
         f"interval they would have, computed by us ({held.get('interval_method', 'method not recorded')}). Other "
+        "patients, other class mix: a comparison in words only.",
+        strong=tuple(strong),
+        soft=tuple(soft),
+        loose=True,
+    )
+
+
+def _of_all_classes(run: Run, held: dict[str, Any]) -> Table | None:
+    """Macro AUC of the arms: a paper of three classes or more beside a run of as many."""
+    left = list(held["rows"])
+    found = {arm: e for arm in run.arms if (e := classes.estimates(run, arm).get(classes.MACRO)) is not None}
+    if not found:
+        return None
+    rows: list[list[str]] = []
+    strong, soft = [], []
+
+    def add(row: dict[str, Any]) -> None:
+        soft.append(len(rows))
+        rows.append([f"Published: {row['method']}", number(row[classes.MACRO])])
+
+    for arm, estimate in found.items():
+        same = [row for row in left if _same(run, arm, row)]
+        if arm in run.elsewhere_in_grid and not same:
+            continue
+        strong += [len(rows)] if arm == run.proposed else []
+        name = f"This run: {arm_name(arm)}" if arm == run.proposed else arm_name(arm)
+        rows.append([name, with_interval(estimate)])
+        for row in same:
+            left.remove(row)
+            add(row)
+    for row in left:
+        add(row)
+    n = next(iter(found.values())).n
+    return Table(
+        f"This run ({'its cohort' if run.external else 'out of fold'}, n = {n}) beside the published figures "
+        f"({held['citation'].split('.')[0]}), which are of {held['data']}.",
+        ("", classes.label(classes.MACRO)),
+        rows,
+        note="Over all classes together; ours with intervals, the published figure, set back, came without any. Other "
         "patients, other class mix: a comparison in words only.",
         strong=tuple(strong),
         soft=tuple(soft),
@@ -216,6 +258,7 @@ def _ours(run: Run) -> dict[str, str]:
     maps = run.explanations.get("cases") or []
     names = [str(s.get("name")) for s in (run.facts.get("stages") or {}).get(run.proposed) or []]
     chain = " → ".join(dict.fromkeys(names))
+    together, cells = classes.estimates(run, run.proposed).get(classes.MACRO), grid.cells(run)
     checked = " The maps are checked against masks and random weights." if run.explanations.get("sanity") else ""
     return {
         "answer": "; ".join(
@@ -223,6 +266,8 @@ def _ours(run: Run) -> dict[str, str]:
             for v in run.each
             if (e := v.estimates(v.proposed).get("auc")) is not None
         ),
+        "classes": f"{classes.label(classes.MACRO)} {_say(together)}, n = {together.n}." if together else "",
+        "grid": f"{len(cells)} cells of network, view and start, with paired tests." if cells else "",
         "training": f"{chain}, each with what was transferred and reset." if chain else "",
         "figure-gains": _gains(run),
         "figure-flow": f"{joined(people)}{f'; {folds} folds' if folds else ''}." if people else "",

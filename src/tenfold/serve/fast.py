@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tenfold.bundle import Predictor
 from tenfold.bundle.predictor import Prepared
 from tenfold.bundle.reference import Judged, Reference, pooled
+from tenfold.encoders import Encoder
 from tenfold.network.fusion import numbers, present
 from tenfold.network.views import view
 from tenfold.types import FloatArray
@@ -200,7 +201,7 @@ def _compile_all(openvino: Any, predictor: Predictor, threads: int) -> dict[str,
 class _Encoders(nn.Module):
     """The encoders that all models have for one input; steps that they share run once."""
 
-    def __init__(self, encoders: Sequence[Any], frozen: int, reference: Reference | None) -> None:
+    def __init__(self, encoders: Sequence[Encoder], frozen: int, reference: Reference | None) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
         self.frozen = frozen
@@ -208,14 +209,14 @@ class _Encoders(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(n, members, dim), and the first model's pooled features after each step that the reference watches."""
-        first = self.encoders[0]
+        first = cast("Encoder", self.encoders[0])
         features, shared = [], x
         for step in range(first.depth):
             x = first(x, step, step + 1)
             if step + 1 == self.frozen:
                 shared = x
             if step + 1 in self.watched:
-                features.append(pooled(x))
+                features.append(pooled(first, x, step + 1))
         rest = [encoder(shared, self.frozen) for encoder in self.encoders[1:]]
         return torch.stack([x, *rest], dim=1), *features
 

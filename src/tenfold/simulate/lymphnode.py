@@ -364,26 +364,26 @@ def _realised(posteriors: Posteriors, which: IntArray, there: NDArray[np.bool_])
 
 
 def _write_source(folder: Path, count: int, seed: int, size: int, legibility: float) -> None:
-    """Write pictures of breast nodules, a third of each kind, and what each of them shows; nobody has a diagnosis."""
+    """Write pictures of breast nodules, a third of each view, and what each shows: a cohort a view, no diagnosis."""
     nodes = _source_nodes(count, np.random.default_rng([seed, _SOURCE, _NODES]))
-    rows = []
+    rows: dict[str, list[dict[str, Any]]] = {view: [] for view in VIEWS}
     for i in range(count):
         view, name = VIEWS[i % len(VIEWS)], f"s{seed}-{i + 1:04d}"
         scanner, node = OTHER_SCANNERS[view], {key: float(values[i]) for key, values in nodes.items()}
         plane, detail = (np.random.default_rng([seed, _SOURCE, stream, i]) for stream in (_PLANE, _DETAIL))
         drawn = draw_view(view, node, Scene(size, plane, detail, scanner.machine, neck.BREAST, legibility))
         save_film(scanner.screen(drawn, view, f"S{seed}-{i + 1:04d} BREAST"), folder / f"pictures/{name}.png")
-        rows.append(
+        rows[view].append(
             {
                 "case": name,
                 "patient": name,
                 "site": _room(view),
                 "picture": f"pictures/{name}.png",
-                "kind": view,
-                **{key: there if kind == view else "" for key, (kind, there) in seen(node).items()},
+                **{key: there for key, (kind, there) in seen(node).items() if kind == view},
             }
         )
-    write_csv(folder / "cohort.csv", rows)
+    for view, own in rows.items():
+        write_csv(folder / f"{view}.csv", own)
     layouts = [
         row
         for view in VIEWS

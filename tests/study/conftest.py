@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.study import lymph_nodes
 
 import tenfold
 from tenfold.config import builtin_study_text
 from tenfold.simulate import SIMULATORS
-from tenfold.study import Run, Study
+from tenfold.study import Run, Study, explanations
 
 SMALL = {
     'preset = "quick"': 'preset = "quick"\n[validation]\nfolds = 3\nbootstraps = 100\nholdout = 0.2\n',
@@ -141,6 +143,27 @@ def fused_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="session")
 def fused(fused_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return fused_study.run(out=tmp_path_factory.mktemp("fused-runs") / "small", threads=1)
+
+
+@pytest.fixture(scope="session")
+def nodes_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study.read(lymph_nodes.small_study(tmp_path_factory.mktemp("nodes-study") / "nodes"))
+
+
+@pytest.fixture(scope="session")
+def nodes(nodes_study: Study, tmp_path_factory: pytest.TempPathFactory) -> lymph_nodes.Watched:
+    """One run, and which heat maps it drew, in order."""
+    drawn: list[tuple[str, int]] = []
+    draw = explanations.grad_cam
+
+    def watched(*arguments: Any, view: str, index: int, **named: Any) -> Any:
+        drawn.append((view, index))
+        return draw(*arguments, view=view, index=index, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(explanations, "grad_cam", watched)
+        run = nodes_study.run(out=tmp_path_factory.mktemp("nodes-runs") / "run", threads=1)
+    return lymph_nodes.Watched(run, drawn)
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.study_files import read_rows, write_rows
 
 from tenfold.simulate.lymphnode import simulate
+from tenfold.study import Run
 
 VIEWS = ("b_mode", "cdfi", "elastography")
 INPUTS = (*VIEWS, "notes")
@@ -78,7 +80,7 @@ thaw = "all"
 name = "coloured nodules"
 cohort = "source/cdfi.csv"
 picture = "picture"
-inputs = ["cdfi", "elastography"]
+inputs = ["cdfi"]
 task = "multilabel"
 columns = ["flow_hilar", "flow_peripheral"]
 thaw = "all"
@@ -118,6 +120,14 @@ sanity_cases = 2
 masks = "node_mask"
 view = "b_mode"
 """
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run, and the views and classes of the heat maps that it drew, in order."""
+
+    run: Run
+    drawn: list[tuple[str, int]]
 
 
 def small_cohort(folder: Path, **changes: int | float) -> Path:

@@ -109,14 +109,14 @@ def serve(kind: str, bundle: Path, port: int, threads: int) -> None:
     if kind == "plain":
         uvicorn.run(plain_app(bundle), port=port, log_level="warning", access_log=False)
         return
-    from tenfold.serve.app import create_app, server_config
+    from tenfold.serve.app import serve as run
     from tenfold.serve.engine import Engine, EngineSettings
     from tenfold.serve.settings import Settings
 
     engine = Engine.start([bundle], settings=EngineSettings(decoders=threads, threads=threads))
     print(next(iter(engine.models.values())).engine_name, flush=True)
     settings = Settings(bundle.parent / f"log-{bundle.name}", port=port, rate=10**6)
-    uvicorn.Server(server_config(create_app(engine, settings), settings)).run()
+    run(engine, settings)
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,9 @@ def main() -> None:
                     f"{one.memory:>7.0f}{tail}"
                 )
             ratio = ours.rate / plain.rate
-            print(f"target {TARGET:.1f}: {'reached' if ratio >= TARGET else 'NOT reached'} ({ratio:.2f})", flush=True)
+            said = f"probabilities from {min(ours.answers.values()):.3f} to {max(ours.answers.values()):.3f}"
+            reached = "reached" if ratio >= TARGET else "NOT reached"
+            print(f"target {TARGET:.1f}: {reached} ({ratio:.2f}); {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ The group says where the report puts it: `improper` comes last, because it can r
 CLASSES = """
 ## Three classes or more
 
-Over all classes together, in `classes.json`. What is decided is the likeliest class. A macro figure gives every class the
-same weight, however rare it is.
+Over all classes together, in `classes.json`. What is decided is the likeliest class. A macro figure gives every class
+the same weight, however rare it is.
 """
 
 

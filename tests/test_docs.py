@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import torch
 import typer
+from tests.serve.fake import png
+from tests.serve.serving import running
 
 from tenfold.cli import app
 from tenfold.errors import Refusal
@@ -24,6 +26,7 @@ from tenfold.errors import Refusal
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^<!-- run(?:: (?P<code>\d))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)^```", re.M | re.S)
+SERVING = ROOT / "docs/how-to/serve.md"
 HEAVY = ("first-study.md",)
 
 
@@ -128,6 +131,17 @@ def test_marked_blocks_run(
                 _run_console(block["text"], int(block["code"] or 0), capsys)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_client_of_the_api_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "node.png").write_bytes(png())
+    (text,) = re.findall(r"^<!-- serve -->\n```python\n(.*?)^```", SERVING.read_text("utf-8"), re.M | re.S)
+    with running(tmp_path) as port:
+        exec(compile(text.replace(":8000", f":{port}"), SERVING.name, "exec"), {})
+    assert capsys.readouterr().out.startswith("True []")
 
 
 def _run_console(text: str, expected: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -643,6 +643,8 @@ def _show_predictions(rows: list[dict[str, Any]], predictor: Predictor) -> None:
         typer.echo(f"Without {name} the answer is worth less: {known}.")
     point = predictor.operating_point
     if point is not None:
+        if len(predictor.classes) > 2:
+            typer.echo(f"The likeliest of {', '.join(predictor.classes)} is decided for. As a question of its own:")
         typer.echo(f"{predictor.positive} from {point.threshold:.3f} on ({point.rule}). Research use only.")
 
 

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from tenfold.report import page, write_report
+from tenfold.report import page
+from tenfold.report.page import write_report
 
 
 def _module(name: str) -> ModuleType:

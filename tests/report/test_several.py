@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from tenfold.report import beside, chance, checklists, methods_text, targets, words, write_model_card, write_report
+from tenfold.report import beside, chance, checklists, methods_text, targets, words
 from tenfold.report.load import load
+from tenfold.report.model_card import write_model_card
+from tenfold.report.page import write_report
 from tenfold.report.published import headline, published
 
 TARGETS = ("cognitive", "language", "motor")

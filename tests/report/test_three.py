@@ -18,10 +18,10 @@ from tenfold.report import (
     methods_text,
     sites,
     words,
-    write_model_card,
-    write_report,
 )
 from tenfold.report.load import Run, load
+from tenfold.report.model_card import write_model_card
+from tenfold.report.page import write_report
 from tenfold.report.tabular import Table
 
 PROPOSED = "resnet18 fused pre-trained"

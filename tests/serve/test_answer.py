@@ -10,7 +10,7 @@ from PIL import Image
 
 from tenfold.serve.answer import Answer, Check, Contribution
 from tenfold.serve.pngs import Pngs, heat_picture
-from tenfold.serve.words import frequency_sentence, set_sentence, similar
+from tenfold.serve.telling import frequency_sentence, set_sentence, similar
 
 
 def test_a_probability_is_told_as_a_count_of_patients() -> None:

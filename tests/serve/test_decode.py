@@ -171,6 +171,24 @@ def test_a_child_that_hangs_or_dies_is_replaced_and_nobody_waits_for_it(decoders
     assert decoders.picture(film_bytes(), PREPARATION).array.any()
 
 
+def test_where_no_process_can_be_had_one_file_suffers_and_the_next_tries_again(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    child(decoders).kill()
+    child(decoders).wait()
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", none)
+        for _ in range(3):  # and nobody waits for ever for a child that is not there
+            with pytest.raises(ImageError):
+                decoders.picture(film_bytes(), PREPARATION)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files
+    assert decoders.picture(film_bytes(), PREPARATION).array.any()
+
+
 def test_time_of_computing_is_limited_file_by_file(decoders: Decoders) -> None:
     # a child that has computed for long in all still has its seconds for the next file
     for _ in range(3):

@@ -23,7 +23,7 @@ from tenfold.serve.answer import Answer, Busy
 from tenfold.serve.case import Given, Upload
 from tenfold.serve.engine import Engine, EngineSettings
 from tenfold.serve.explaining import explain
-from tenfold.serve.predicting import Question, ask
+from tenfold.serve.predicting import Plain, Question, ask
 from tenfold.serve.queue import Queue
 
 from .conftest import VIEWS, film_bytes, given
@@ -131,9 +131,9 @@ def test_who_waits_beside_a_case_does_not_change_its_answer(bundles: tuple[Path,
     ]
     cases[2] = {**cases[2], "labs": None}
     questions = [Question(case, {}) for case in cases]
-    whole = ask(predictor, {"diagnosis": predictor}, questions)
+    whole = ask(predictor, Plain(predictor), questions)
     for question, said in zip(questions, whole, strict=True):
-        (alone,) = ask(predictor, {"diagnosis": predictor}, [question])
+        (alone,) = ask(predictor, Plain(predictor), [question])
         assert np.abs(alone.probabilities["diagnosis"] - said.probabilities["diagnosis"]).max() < 1e-5
 
 
@@ -302,7 +302,7 @@ def test_pictures_unlike_the_study_and_negatives_are_told(bundles: tuple[Path, P
     box = {("film", 0): (0, 0, 48, 48)}
     noise = rng.integers(0, 256, (1, 48, 48), dtype=np.uint8)
     questions = [Question({"film": p, "labs": None}, box) for p in (disc(), 255 - disc(), noise)]
-    usual, negative, foreign = (said.checks for said in ask(predictor, {"diagnosis": predictor}, questions))
+    usual, negative, foreign = (said.checks for said in ask(predictor, Plain(predictor), questions))
     assert not [check for check in usual if check.verdict == "unusable"]
     assert [(check.check, check.verdict) for check in negative] == [("inverted", "unusable")]
     assert [(check.check, check.verdict) for check in foreign] == [("distribution", "unusable")]

@@ -18,6 +18,7 @@ from tests.study_files import read_json, read_rows, write_rows
 from tenfold.bundle import load
 from tenfold.cohort.manifest import Cohort
 from tenfold.cohort.split import read_splits
+from tenfold.config import StageSection
 from tenfold.errors import AuditError, EncoderError, ImageError, StudyError
 from tenfold.study import Run, Study, evaluate_bundle
 from tenfold.study import network_arm as arms_of_networks
@@ -45,9 +46,7 @@ def cohort(nodes_study: Study) -> Cohort:
 
 def counts(cohort: Cohort) -> dict[str, dict[str, int]]:
     """How many pictures each case has, by view."""
-    return {
-        view: dict(zip(cohort.case.tolist(), map(len, cohort.pictures(view)), strict=True)) for view in VIEWS
-    }
+    return {view: dict(zip(cohort.case.tolist(), map(len, cohort.pictures(view)), strict=True)) for view in VIEWS}
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -254,9 +253,7 @@ def test_patients_of_the_study_are_no_other_patients(run: Run, nodes_study: Stud
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_of_the_study_under_other_names_are_found_too(
-    run: Run, nodes_study: Study, tmp_path: Path
-) -> None:
+def test_pictures_of_the_study_under_other_names_are_found_too(run: Run, nodes_study: Study, tmp_path: Path) -> None:
     copy = without_work(nodes_study.folder, tmp_path / "copy")
     cohort = [{**row, "patient": f"x{row['patient']}"} for row in read_rows(copy / "cohort.csv")]
     write_rows(copy / "cohort.csv", cohort)
@@ -270,29 +267,41 @@ def test_pictures_of_the_study_under_other_names_are_found_too(
 def test_more_pictures_than_the_study_reckons_with_are_refused_by_the_case(
     nodes_study: Study, tmp_path: Path, cohort: Cohort
 ) -> None:
-    first = next(c for c, own in zip(cohort.case.tolist(), cohort.pictures("cdfi"), strict=True) if len(own) == 2)
+    first = next(i for i, own in enumerate(cohort.pictures("cdfi")) if len(own) == 2)
     study = Study.read(nodes_study.folder, {"inputs": {"cdfi": {"pictures": 1}}})
     with pytest.raises(StudyError, match=r"2 pictures of one case for input 'cdfi'") as refused:
         study.run(out=tmp_path / "out", threads=1)
-    assert first in refused.value.where
+    assert refused.value.where == cohort.place(first, "cdfi")
     assert "inputs.cdfi.pictures = 2" in refused.value.do
 
 
 def test_an_arm_that_takes_fewer_pictures_is_refused_likewise(nodes_study: Study, tmp_path: Path) -> None:
     arms = [{"name": "proposed"}, {"name": "one picture", "inputs": {"cdfi": {"pictures": 1}}}]
-    with pytest.raises(StudyError, match=r"2 pictures of one case for input 'cdfi'.*arm 'one picture'|one picture"):
+    with pytest.raises(StudyError, match=r"2 pictures of one case for input 'cdfi'") as refused:
         Study.read(nodes_study.folder, {"arms": arms}).run(out=tmp_path / "out", threads=1)
+    assert "in arm 'one picture' set pictures = 2" in refused.value.do
     assert not (tmp_path / "out").exists()
 
 
-def test_one_encoder_cannot_come_from_two_stages(nodes_study: Study, tmp_path: Path) -> None:
+def test_a_stage_cannot_give_an_encoder_to_an_input_that_uses_anothers(nodes_study: Study, tmp_path: Path) -> None:
     stage = {"cohort": "source/elastography.csv", "picture": "picture", "inputs": ["elastography"]}
     stage |= {"name": "stiff nodules", "task": "multilabel", "columns": ["stiff_rim"], "epochs": 1}
-    colour = {**stage, "name": "coloured nodules", "cohort": "source/cdfi.csv", "inputs": ["cdfi"]}
-    colour |= {"columns": ["flow_hilar"]}
-    changes = {"stages": [colour, stage, {"name": "nodes"}], "explain": {"cases": 0, "sanity_cases": 0}}
-    with pytest.raises(EncoderError, match="share"):
-        Study.read(nodes_study.folder, changes).run(out=tmp_path / "out", threads=1)
+    with pytest.raises(EncoderError, match=r"'elastography', which shares that of 'cdfi'"):
+        Study.read(nodes_study.folder, {"stages": [stage, {"name": "nodes"}]}).run(out=tmp_path / "out", threads=1)
+
+
+def test_an_encoder_that_is_shared_goes_through_one_stage_after_the_other(nodes_study: Study) -> None:
+    sections = nodes_study.config.inputs
+    first, second = (
+        StageSection(name=name, cohort="c.csv", picture="p", inputs=inputs, column="d")
+        for name, inputs in (("a", ("cdfi",)), ("b", ("elastography", "cdfi")))
+    )
+    # the one who shares goes on from what its owner was given, and neither takes the other's place
+    assert arms_of_networks._carried(first, sections)[0] == ["cdfi"]
+    assert arms_of_networks._carried(second, sections)[0] == ["cdfi"]
+    everybody = StageSection(name="c", cohort="c.csv", column="d")
+    takers, carried = arms_of_networks._carried(everybody, sections)
+    assert (takers, list(carried)) == (["b_mode", "cdfi"], list(VIEWS))
 
 
 # --- killed and resumed ----------------------------------------------------------------------------------------------
@@ -336,3 +345,102 @@ def test_a_run_that_was_killed_gives_the_same_bytes(
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     weights = [sorted(p.read_bytes() for p in (one.bundle / "weights").iterdir()) for one in (whole, resumed)]
     assert weights[0] == weights[1]
+
+
+# --- three classes from a table --------------------------------------------------------------------------------------
+
+MODELS = ("logistic_regression", "decision_tree", "knn")
+EASY = """
+preset = "quick"
+seed = 2
+
+[target]
+column = "disease"
+classes = ["a", "b", "c"]
+positive = "b"
+
+[inputs.values]
+kind = "table"
+options = { hidden = 8 }
+
+[training]
+epochs = 6
+rate = 1e-2
+encoder_rate = 1e-2
+
+[validation]
+folds = 2
+inner = 0.3
+holdout = 0.2
+bootstraps = 100
+
+[explain]
+cases = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Ninety patients whose two values nearly tell which of three diseases they have."""
+    folder = tmp_path_factory.mktemp("easy")
+    rng = np.random.default_rng(0)
+    centre = {"a": (0.0, 2.0), "b": (2.0, -1.0), "c": (-2.0, -1.0)}
+    rows = []
+    for i in range(90):
+        disease = "abc"[i % 3]
+        x, y = rng.normal(centre[disease], 1.0)
+        rows.append({"case": f"c{i}", "patient": f"p{i}", "disease": disease, "x": f"{x:.3f}", "y": f"{y:.3f}"})
+    for i in (4, 8):
+        rows[i]["x"] = ""
+    write_rows(folder / "cohort.csv", rows)
+    write_rows(folder / "columns.csv", [{"column": name, "kind": "number"} for name in ("x", "y")])
+    (folder / "study.toml").write_text(EASY)
+    arms: list[dict[str, Any]] = [{"name": "network"}, *({"name": name, "model": name} for name in MODELS)]
+    arms.append({"name": "late", "combine": ["network", "logistic_regression", "knn"]})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tenfold.study.study.write_report", lambda folder: folder)
+        return Study.read(folder, {"arms": arms}).run(out=folder / "run", threads=1)
+
+
+@pytest.mark.parametrize("arm", [*MODELS, "late"])
+def test_models_of_tables_and_late_fusion_tell_three_classes(easy: Run, arm: str) -> None:
+    assert read_json(easy, "run.json")["arms"][arm]["status"] == "done"
+    table = easy.predictions["disease"]
+    assert table.classes == ("a", "c", "b")
+    for split, least in (("out_of_fold", 70), ("holdout", 17)):
+        own = table.select(arm=arm, split=split)
+        assert len(own) >= least
+        assert own.probabilities.sum(axis=1) == pytest.approx(np.ones(len(own)))
+        assert (own.probabilities >= 0).all()
+        assert (np.array(table.classes)[own.probabilities.argmax(axis=1)] == own.label).mean() > 0.75
+    found = read_json(easy, "classes.json")["disease"]["arms"][arm]["overall"]
+    assert found["macro_ovo_auc"]["low"] > 0.8
+    # a guess by prevalence has log 3
+    assert found["log_loss"]["value"] < 0.8
+
+
+def test_late_fusion_weighs_every_class_of_every_arm(easy: Run) -> None:
+    record = read_json(easy, "run.json")["arms"]["late"]
+    # of three arms two log-odds each, for each of three classes
+    assert [len(one["weights"]) for one in record["chosen"]] == [18, 18]
+    assert [len(one["intercept"]) for one in record["chosen"]] == [3, 3]
+    assert len(read_json(easy, "run.json")["arms"]["knn"]["chosen"]) == 3 * 2
+
+
+def test_a_class_that_no_inner_part_has_lets_late_fusion_fail_in_words(easy: Run, tmp_path: Path) -> None:
+    folder = easy.folder.parent
+    rows = read_rows(folder / "cohort.csv")
+    # four of the third class are enough for folds, and too few for every inner part
+    few = [row for row in rows if row["disease"] != "c"] + [row for row in rows if row["disease"] == "c"][:4]
+    write_rows(tmp_path / "cohort.csv", few)
+    for name in ("columns.csv", "study.toml"):
+        shutil.copy(folder / name, tmp_path)
+    arms: list[dict[str, Any]] = [{"name": "network"}, {"name": "wider", "network": {"shared": 4}}]
+    arms.append({"name": "late", "combine": ["network", "wider"]})
+    changes = {"arms": arms, "validation": {"holdout": 0.0, "inner": 0.05}}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tenfold.study.study.write_report", lambda folder: folder)
+        done = Study.read(tmp_path, changes).run(out=tmp_path / "run", threads=1)
+    late = read_json(done, "run.json")["arms"]["late"]
+    assert late["status"] == "failed"
+    assert "has the class 'c' in the inner part of a fold" in late["reason"]

@@ -61,7 +61,8 @@ class Prediction:
         case: Name of the case.
         probabilities: Class -> calibrated probability, the mean over the models; empty without a result.
         decision: The class decided for (`Predictor.decide`); empty where there is no result.
-        threshold: From this probability on the positive class is decided for; NaN where the likeliest wins.
+        threshold: From this probability on the positive class is decided for; of more than two classes, of which the
+            likeliest wins, the operating point of the positive one against the rest. NaN without a positive class.
         spread: Lowest and highest probability of the positive class (or, without one, of the class decided
             for) among the models. It shows how far the models disagree; it is not a confidence interval.
         error: Why there is no result; empty where there is one.
@@ -194,10 +195,7 @@ class Predictor:
         self.frozen = {name: self._shared_steps(name) if name in self.preparations else 0 for name in self.inputs}
         self.pools: dict[str, str] = dict(self.networks[0].pools)
         self.references = _references(folder, facts)
-        self.examples: tuple[dict[str, Any], ...] = tuple(
-            {**e, "files": {n: [folder / file for file in files] for n, files in e["files"].items()}}
-            for e in facts.get("examples", ())
-        )
+        self.examples: tuple[dict[str, Any], ...] = tuple(_example(folder, facts, e) for e in facts.get("examples", ()))
         self._device = device
         self._patients = frozenset(facts["training"]["patients"])
         self._images = frozenset(facts["training"]["images"])
@@ -540,11 +538,25 @@ class Predictor:
         Returns:
             (members, n, classes) calibrated probabilities.
         """
+        return self.all_probabilities(prepared)[self.target]
+
+    def all_probabilities(self, prepared: Mapping[str, Prepared]) -> dict[str, FloatArray]:
+        """Return what each model says of every target, of one pass; as `member_probabilities`, by target."""
         pictures = self.tensors({name: value for name, value in prepared.items() if name in self.preparations})
         rows = {name: value for name, value in prepared.items() if name not in self.preparations}
         tensors = [{**pictures, **self.tensors(rows, member)} for member in range(len(self.members))]
-        scores = np.mean([self._scores(tensors, index) for index in range(self.views)], axis=0)
-        return np.stack([c.apply(s) for c, s in zip(self.calibrations, scores, strict=True)])
+        seen = [self._scores(tensors, index) for index in range(self.views)]
+        return {
+            target: np.stack(
+                [
+                    own[target].apply(scores)
+                    for own, scores in zip(
+                        self._calibrations, np.mean([one[target] for one in seen], axis=0), strict=True
+                    )
+                ]
+            )
+            for target in self.targets
+        }
 
     def tensors(self, prepared: Mapping[str, Prepared], member: int = 0) -> dict[str, Tensor]:
         """Turn stacked arrays into what a model eats, on its device; tables as that model prepares them."""
@@ -560,19 +572,18 @@ class Predictor:
         return found
 
     @torch.inference_mode()
-    def _scores(self, tensors: Sequence[Mapping[str, Tensor]], index: int) -> FloatArray:
-        """Logits of one view, (members, n, classes); steps that the models share run once."""
+    def _scores(self, tensors: Sequence[Mapping[str, Tensor]], index: int) -> dict[str, FloatArray]:
+        """Logits of one view by target, (members, n, classes); steps that the models share run once."""
         lower = {
             name: self.networks[0].features(name, view(tensors[0][name], index), 0, self.frozen[name])
             for name in self.preparations
             if name in tensors[0]
         }
-        return np.stack(
-            [
-                n.to_scores(self.target, n({**own, **lower}, start=self.frozen)[self.target])
-                for n, own in zip(self.networks, tensors, strict=True)
-            ]
-        )
+        said = [n({**own, **lower}, start=self.frozen) for n, own in zip(self.networks, tensors, strict=True)]
+        return {
+            target: np.stack([n.to_scores(target, one[target]) for n, one in zip(self.networks, said, strict=True)])
+            for target in self.targets
+        }
 
 
 def _padded(values: Sequence[Prepared | None]) -> Prepared:
@@ -652,6 +663,14 @@ def _networks(
             network.load_state_dict({**kept, **placed, **weights}, assign=True)
             networks.append(network)
     return tuple(networks), arrays
+
+
+def _example(folder: Path, facts: Mapping[str, Any], example: Mapping[str, Any]) -> dict[str, Any]:
+    """A case to try the bundle on, with the places of its files; those are sealed, or it is none."""
+    for file in (file for files in example["files"].values() for file in files):
+        if file not in facts["files"]:
+            raise BundleError(f"an example names the file {file!r}, which the bundle does not seal", where=str(folder))
+    return {**example, "files": {n: [folder / file for file in files] for n, files in example["files"].items()}}
 
 
 def _references(folder: Path, facts: Mapping[str, Any]) -> dict[str, Reference]:

@@ -133,13 +133,17 @@ class Cohort:
         """Return where the pictures of a column lie, in the order of the file; () where the cell is empty.
 
         Raises:
-            CohortError: A path is absolute or leads out of the cohort's folder, be it by `..` or by a link.
+            CohortError: A path is absolute or leads out of the cohort's folder, be it by `..` or by a link; or a case
+                names a picture twice.
         """
         root = os.path.realpath(self.folder)
-        return [
-            tuple(self._inside(i, column, part.strip(), root) for part in cell.split(BETWEEN)) if cell else ()
-            for i, cell in enumerate(self.labels(column).tolist())
-        ]
+        found: list[tuple[Path, ...]] = []
+        for i, cell in enumerate(self.labels(column).tolist()):
+            own = tuple(self._inside(i, column, part.strip(), root) for part in cell.split(BETWEEN)) if cell else ()
+            if len(set(own)) < len(own):
+                raise CohortError("a picture stands there twice", where=self.place(i, column))
+            found.append(own)
+        return found
 
     def files(self, column: str) -> list[Path]:
         """Return where the pictures of a column lie, exactly one a case.
@@ -358,10 +362,10 @@ def _views(cohort: Cohort, path: Path) -> dict[str, list[str]]:
             raise CohortError(f"case '{case}' is not in {cohort.path.name}", do=nearest(case, place), where=where)
         if not view or not file or BETWEEN in file:
             raise CohortError(f"view '{view}' with path '{file}'", expected="both, and no bar in a path", where=where)
-        if view in cohort.columns:
+        if view in cohort.columns or view in RESERVED:
             raise CohortError(
                 f"view '{view}' is also a column of {cohort.path.name}",
-                expected="the pictures of a view in one of the two files",
+                expected=f"a name of its own, none of {', '.join(RESERVED)}; and each picture in one of the two files",
                 where=where,
             )
         own = cells.setdefault(view, [[] for _ in place])[place[case]]

@@ -97,7 +97,16 @@ class ImageTimm(Encoder):
         own = self.own_size(network, size)
         fixed = own if card.get("fixed_input_size") else 0
         normalise = Normalise(scale["mean"], scale["std"], channels, fixed)
-        blocks, pool, dim = _take_apart(model, normalise, fixed or PROBE_SIZE)
+        try:
+            blocks, pool, dim = _take_apart(model, normalise, fixed or PROBE_SIZE)
+        except (AssertionError, ArithmeticError, RuntimeError) as error:
+            if not (fixed and size):
+                raise
+            raise EncoderError(
+                f"timm's network cannot see pictures of {size} x {size}",
+                expected=f"a multiple of its patches, such as its own {self.own_size(network)}",
+                where=_where(network),
+            ) from error
         super().__init__(
             spec={
                 "encoder": "image_timm",

@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import ClientDisconnect
 
 from tenfold.errors import OutputError, Refusal, ServeError
 from tenfold.serve.auth import Auth, Browsers, LoginNeeded, page_gate
@@ -55,6 +56,8 @@ def create_app(engine: Any, settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,  # /api/v1/openapi.json, for who may ask
         lifespan=_lifespan,
+        # FastAPI would send traces, and the words of errors, to whatever the environment names
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     state = app.state
     state.engine, state.settings, state.auth = engine, settings, Auth(settings)
@@ -66,7 +69,7 @@ def create_app(engine: Any, settings: Settings) -> FastAPI:
     app.add_middleware(Guards, settings=settings)  # added last, so it stands before the others
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False, dependencies=[Depends(page_gate)])
-    for kind in (HTTPException, RequestValidationError, Refusal, Exception):
+    for kind in (HTTPException, RequestValidationError, Refusal, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refuse)
     return app
 
@@ -107,8 +110,10 @@ def _said(request: Request, error: Exception) -> Said:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return Said(422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+    if isinstance(error, ClientDisconnect):
+        return Said(400, "the request broke off")  # nobody is there to read it
     if isinstance(error, OutputError):
-        return Said.of(error, 503)
+        return Said(503, error.came, error.expected, "tell whoever runs this server")  # not where: a folder of it
     if isinstance(error, Refusal):
         return Said.of(error, 422)
     return Said(500, "something went wrong inside the server", do="try again; tell whoever runs it if it stays so")
@@ -170,6 +175,7 @@ def _listen(settings: Settings) -> socket.socket:
     """Take the address before anything else is opened."""
     try:
         family, *_, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        settings.check_address(str(place[0]))  # a name may lead anywhere
         return socket.create_server(place[:2], family=family, backlog=settings.connections)
     except OSError as error:
         raise ServeError(

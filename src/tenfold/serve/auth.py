@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ipaddress
 import math
 import re
 import secrets
@@ -29,6 +30,7 @@ from tenfold.serve.users import NAME, Users
 
 LOCAL = "local"
 COOKIE = "tenfold_session"
+LOGIN = "/login"
 _ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -118,9 +120,14 @@ class Auth:
         return named[0] if len(named) == 1 and NAME.fullmatch(named[0]) else ""
 
     def by_session(self, request: HTTPConnection) -> str:
-        """The user whose session the cookie names; empty where there is none, or the user is gone."""
-        user = self.sessions.user(browser_of(request).id)
-        return user if self.users is not None and user in self.users else ""
+        """The user whose session the cookie names; empty where there is none, the user gone or the password another."""
+        let_in = self.sessions.user(browser_of(request).id)
+        user = let_in.partition(" ")[0]
+        return user if user and let_in == self.proven(user) else ""
+
+    def proven(self, user: str) -> str:
+        """A user as a session knows them: with what they were let in by, which changes with the password."""
+        return f"{user} {self.users.hash_of(user)}" if self.users is not None and user in self.users else ""
 
     async def check(self, request: HTTPConnection, name: str, password: str) -> bool:
         """Check a password, slower and slower for who guesses.
@@ -130,14 +137,12 @@ class Auth:
         """
         if self.users is None:
             return False
-        if self.users.remembers(name, password):
-            return True
         address = address_of(request, self.settings)
         keys = ((self.back_off, f"{address} {name[:64].lower()}"), (self.back_off_address, address))
         async with self._one_at_a_time:  # so that tries sent at once cannot outrun the count
-            if self.users.remembers(name, password):  # found right while this one waited
-                return True
             _refuse_wait(max(one.wait(key) for one, key in keys), "too many wrong passwords")
+            if self.users.remembers(name, password):  # only now: who must wait could try passwords on it
+                return True
             right = await run_in_threadpool(self.users.check, name, password)
             if right:  # the address keeps its count: an account of one's own must not buy more guesses
                 self.back_off.forget(keys[0][1])
@@ -145,6 +150,10 @@ class Auth:
                 for one, key in keys:
                     one.failed(key)
         return right
+
+    def named(self, name: str) -> str:
+        """A name for the log: a user's; nothing for any other, which may be a password in the wrong field."""
+        return name if self.users is not None and name in self.users else ""
 
     def count(self, request: HTTPConnection, user: str) -> None:
         """Count one question of a user, or of an address where nobody is named.
@@ -219,7 +228,7 @@ async def check_csrf(request: Request) -> None:
         return
     given = request.headers.get("x-csrf-token")
     if given is None:
-        field = (await read_form(request)).get("csrf")
+        field = (await read_form(request, of_stranger=request.scope["path"] == LOGIN)).get("csrf")
         given = field if isinstance(field, str) else ""
     if not hmac.compare_digest(given.encode("utf-8", "replace"), csrf_token(request).encode()):
         raise Said(403, "the form is too old, or of another session", do="open the page again and send it once more")
@@ -231,10 +240,10 @@ async def page_gate(request: Request) -> AsyncIterator[None]:
     Raises:
         Said: 401, 403 or 429.
     """
-    if request.url.path.startswith("/static/"):
+    if request.scope["path"].startswith("/static/"):
         yield
         return
-    user = "" if request.url.path == "/login" else current_user(request)
+    user = "" if request.scope["path"] == LOGIN else current_user(request)
     if request.method not in SAFE:
         auth_of(request).count(request, user)
         await check_csrf(request)
@@ -253,10 +262,10 @@ async def log_in(request: Request, name: str, password: str) -> bool:
     """
     auth, log, browser = auth_of(request), request.app.state.log, browser_of(request)
     right = await auth.check(request, name, password)
-    await log.write({"event": "login" if right else "refused", "user": name if NAME.fullmatch(name) else ""})
+    await log.write({"event": "login" if right else "refused", "user": auth.named(name)})
     if right:
         auth.sessions.end(browser.id)
-        browser.id, browser.set_cookie = auth.sessions.begin(name), True
+        browser.id, browser.set_cookie = auth.sessions.begin(auth.proven(name)), True
     return right
 
 
@@ -332,6 +341,7 @@ async def _api_user(auth: Auth, request: Request) -> str:
     if auth.users is None or not name:
         raise Said(401, "the question does not say who asks", "name and password (HTTP Basic)", headers=asks)
     if not await auth.check(request, name, password):
+        await request.app.state.log.write({"event": "refused", "user": auth.named(name)})
         raise Said(401, "name and password do not belong together", headers=asks)
     return name
 
@@ -355,12 +365,19 @@ def _peer(request: HTTPConnection) -> str:
 
 
 def address_of(request: HTTPConnection, settings: Settings) -> str:
-    """The address of who asks: behind trusted proxies the last that is none of them."""
+    """The address of who asks: behind trusted proxies the last that is none of them; of IPv6 the network of 64 bits.
+
+    Whoever has one address of such a network has all of them, and could guess from each.
+    """
     address = _peer(request)
     told = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",") if part.strip()]
     while told and settings.trusts(address):
         address = told.pop()
-    return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 def is_https(request: HTTPConnection, settings: Settings) -> bool:

@@ -16,16 +16,17 @@ from typing import Any
 from tenfold.errors import CohortError, Refusal, nearest
 from tenfold.report.words import count, joined, units
 from tenfold.serve.answer import Answer, Busy, TargetAnswer
-from tenfold.serve.case import Given, Upload
+from tenfold.serve.case import LONGEST_CELL, Given, Upload
+from tenfold.serve.chain import harmless
 from tenfold.serve.model import Model
 from tenfold.serve.shown import sentence_case, words
 
 MOST_CASES = 500
-LONGEST_TABLE = 4 * 2**20
+LONGEST_TABLE, _MOST_LINES = 4 * 2**20, 100_000
 CASE = "case"
 BETWEEN_FILES = ";"
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LONGEST_NAME = 80
+_FILES_COMPARED = 100
 _MOST_AT_ONCE = 2  # batches that run; one a session
 _SLOWEST_RETRY = 30  # seconds
 
@@ -93,10 +94,25 @@ class Batch:
 
 
 class Batches:
-    """The batches that run now."""
+    """The batches that run now.
+
+    Attributes:
+        reading: Whoever reads what a batch was sent as holds it.
+    """
 
     def __init__(self) -> None:
+        self.reading = asyncio.Lock()
         self._running: dict[str, Batch] = {}
+
+    def check_room(self, owner: str) -> None:
+        """Refuse a batch that could not be started.
+
+        Raises:
+            Busy: This session has a batch running, or there are too many.
+        """
+        self._running = {name: one for name, one in self._running.items() if not one.ended}
+        if owner in self._running or len(self._running) >= _MOST_AT_ONCE:
+            raise Busy(_SLOWEST_RETRY)
 
     def start(self, owner: str, batch: Batch, cases: Sequence[Given], ask: Ask) -> Batch:
         """Let a batch run beside everything else.
@@ -110,9 +126,7 @@ class Batches:
         Raises:
             Busy: This session has a batch running, or there are too many.
         """
-        self._running = {name: one for name, one in self._running.items() if not one.ended}
-        if owner in self._running or len(self._running) >= _MOST_AT_ONCE:
-            raise Busy(_SLOWEST_RETRY)
+        self.check_room(owner)
         self._running[owner] = batch
         batch._running = asyncio.create_task(_run(batch, deque(cases), ask))
         return batch
@@ -231,14 +245,10 @@ def read_cases(
         CohortError: It cannot be read, a column is missing or unknown, a case is named twice, a file is not in the zip.
     """
     columns = batch_columns(form)
-    header, rows = _read_table(table)
+    header, rows = _read_table(table, most)
     _check_header(columns, header)
     if not rows:
         raise CohortError("the table has no cases", expected="one row a case below the header")
-    if len(rows) > most:
-        raise CohortError(
-            f"the table has {count(len(rows), 'case')}", expected=f"{most} at most", do="send it in parts"
-        )
     found = _by_short_name(files)
     cases, used = [], set[str]()
     for number, row in rows:
@@ -251,30 +261,43 @@ def read_cases(
     return cases, ((f"{count(idle, 'file')} of the zip not named in the table, and not looked at",) if idle else ())
 
 
-def _read_table(table: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header and the numbered rows that are not empty."""
-    if len(table) > LONGEST_TABLE:
-        raise CohortError("the table is too large", expected=f"{LONGEST_TABLE // 2**20} MiB at most")
+def _read_table(table: bytes, most: int) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header and the numbered rows that are not empty, which may be so many."""
+    if len(table) > LONGEST_TABLE or table.count(b"\n") > _MOST_LINES:
+        expected = f"{LONGEST_TABLE // 2**20} MiB and {_MOST_LINES} lines at most"
+        raise CohortError("the table is too large", expected=expected)
     try:
         text = table.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CohortError("the table is not UTF-8 text", do="save it as “CSV UTF-8”", where="table") from None
     first = text.split("\n", 1)[0]
     separator = max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows: list[tuple[int, list[str]]] = []
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        header = [name.strip() for name in next(lines, [])]
+        for number, row in enumerate(lines, start=2):
+            if any(cell.strip() for cell in row):
+                _check_row(row, header, f"table, row {number}")
+                rows.append((number, row))
+            if len(rows) > most:  # a table may have millions of lines: no more of it is read
+                raise CohortError(f"the table has more than {most} cases", expected=f"{most} at most", do=_IN_PARTS)
     except csv.Error as error:
         raise CohortError(f"the table cannot be read: {error}", expected="CSV", where="table") from None
-    header = [name.strip() for name in lines[0]] if lines else []
-    rows = [(i, row) for i, row in enumerate(lines[1:], start=2) if any(cell.strip() for cell in row)]
-    if wrong := [(i, row) for i, row in rows if len(row) != len(header)]:
-        number, row = wrong[0]
-        raise CohortError(
-            f"{count(len(row), 'cell')} in a row",
-            expected=f"{len(header)}, as in the header",
-            where=f"table, row {number}",
-        )
     return header, rows
+
+
+_IN_PARTS = "send it in parts"
+
+
+def _check_row(row: Sequence[str], header: Sequence[str], where: str) -> None:
+    """Refuse a row of another length than the header, and a cell that nobody would fill so."""
+    if len(row) != len(header):
+        raise CohortError(
+            f"{count(len(row), 'cell')} in a row", expected=f"{len(header)}, as in the header", where=where
+        )
+    if (longest := max(map(len, row))) > LONGEST_CELL:
+        raise CohortError(f"a cell of {longest} characters", expected=f"{LONGEST_CELL} at most", where=where)
 
 
 def _check_header(columns: Sequence[BatchColumn], header: Sequence[str]) -> None:
@@ -283,7 +306,9 @@ def _check_header(columns: Sequence[BatchColumn], header: Sequence[str]) -> None
     for name in header:
         if name not in known:
             raise CohortError(
-                f"the table has a column '{name}'", do=nearest(name, known) + " Or take it out.", where="table"
+                f"the table has a column '{name[:80]}'",
+                do=nearest(name[:80], known) + " Or take it out.",
+                where="table",
             )
         if list(header).count(name) > 1:
             raise CohortError(f"the column '{name}' is there twice", where="table")
@@ -337,7 +362,9 @@ def _uploads(
         raise CohortError(f"{len(names)} files in {column.name}", expected=f"{column.pictures} at most", where=where)
     for name in names:
         if name not in files:
-            raise CohortError(f"the zip holds no file '{name}'", do=nearest(name, files) if files else "", where=where)
+            some = [file for file in files if len(file) <= _LONGEST_NAME][:_FILES_COMPARED]  # comparing takes long
+            do = nearest(name[:80], some) if some else ""
+            raise CohortError(f"the zip holds no file '{name}'", do=do, where=where)
         used.add(files[name].sha256)
     return tuple(files[name] for name in names)
 
@@ -367,11 +394,7 @@ def _told(target: Mapping[str, Any], told: TargetAnswer | None) -> list[str]:
 
 
 def _csv(lines: Sequence[Sequence[str]]) -> str:
-    """Write CSV; a cell that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Write CSV; no cell is a formula to a spreadsheet."""
     out = io.StringIO()
-    csv.writer(out).writerows([[_harmless(cell) for cell in line] for line in lines])
+    csv.writer(out).writerows([[harmless(cell) for cell in line] for line in lines])
     return out.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+LONGEST_CELL = 1000
+
 
 @dataclass(frozen=True)
 class Upload:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,14 @@ def record_of(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except (ValueError, KeyError, AttributeError, TypeError):
         return None, "it is not a line of a log"
     return (record, "") if fits else (None, "its content does not fit its own hash: the line was edited")
+
+
+_FORMULA = re.compile(r"(^|[;,|\t\r\n])(\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def harmless(cell: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula, whatever it takes for the end of a cell."""
+    return _FORMULA.sub(r"\1\2'", cell)
 
 
 def segment_name(number: int) -> str:

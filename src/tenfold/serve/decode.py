@@ -175,7 +175,10 @@ class Decoders:
         with self._lock:
             if self._closed:
                 return child
-            other = _Child(self.limits.address_space)
+            try:
+                other = _Child(self.limits.address_space)
+            except OSError:  # no room for a process or a folder now: it keeps its place, and the next file tries again
+                return child
             self._all = [other if one is child else one for one in self._all]
         return other
 
@@ -195,14 +198,20 @@ class _Child:
         # -P: no file in the current folder can stand in for a module; the environment holds nothing of ours
         root = str(Path(__file__).parents[2])
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tenfold.serve.decode_child", str(self.folder), str(address_space)],
-            stdin=read_there,
-            stdout=write_there,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            env={**one, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tenfold.serve.decode_child", str(self.folder), str(address_space)],
+                stdin=read_there,
+                stdout=write_there,
+                stderr=subprocess.DEVNULL,
+                cwd=self.folder,
+                env={**one, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"},
+            )
+        except OSError:
+            for end in (read_here, write_there, read_there, write_here):
+                os.close(end)
+            self.folder.rmdir()
+            raise
         os.close(read_there)
         os.close(write_there)
         self._requests = Connection(write_here, readable=False)

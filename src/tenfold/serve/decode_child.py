@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,20 +45,15 @@ def main() -> None:
     # Control-C at the terminal is for the parent, which then hangs up
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit(address_space)
-    answers.send_bytes(READY)
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, perhaps killed
+        answers.send_bytes(READY)
+        header: dict[str, Any] = {}
+        while not header.get("spent"):
             request = json.loads(requests.recv_bytes())
-            data = requests.recv_bytes()
-        except (EOFError, OSError):
-            # the parent is gone, perhaps killed: nobody else would remove what lies here
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        header, array = answer(request, data, folder)
-        answers.send_bytes(json.dumps(header).encode("utf-8"))
-        answers.send_bytes(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
-        if header.get("spent"):
-            return
+            header, array = answer(request, requests.recv_bytes(), folder)
+            answers.send_bytes(json.dumps(header).encode("utf-8"))
+            answers.send_bytes(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
+    shutil.rmtree(folder, ignore_errors=True)  # nobody else would
 
 
 def _limit(address_space: int) -> None:
@@ -89,7 +85,7 @@ def answer(request: dict[str, Any], data: bytes, folder: Path) -> tuple[dict[str
         request: {"kind": "picture", "preparation": its state, "site", "max_pixels", "seconds"} or {"kind":
             "connectome", "holds", "measure", "regions", "suffix", "seconds"}.
         data: The file.
-        folder: A private one, where the file lies while it is read, under a name of ours.
+        folder: A private one, where the file can be found while it is read, under a name of ours.
 
     Returns:
         {"facts"} and an array: of a picture uint8 (channels, size, size), of a connectome float32 (regions, regions).
@@ -98,10 +94,8 @@ def answer(request: dict[str, Any], data: bytes, folder: Path) -> tuple[dict[str
     _limit_time(request["seconds"])
     path = folder / f"{_NAME}{request.get('suffix', '')}"
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        array, facts = _picture(request, path) if request["kind"] == "picture" else _connectome(request, path)
+        with _file(path, data):
+            array, facts = _picture(request, path) if request["kind"] == "picture" else _connectome(request, path)
         # what a file says of itself comes cut
         facts = {key: value[:200] if isinstance(value, str) else value for key, value in facts.items()}
         return {"facts": facts, "dtype": str(array.dtype), "shape": array.shape}, array
@@ -113,8 +107,23 @@ def answer(request: dict[str, Any], data: bytes, folder: Path) -> tuple[dict[str
     except Exception as error:
         # what lies behind the readers may raise anything about a damaged file; it must not end the child
         return {"refused": f"the file cannot be read ({type(error).__name__})"}, None
+
+
+@contextlib.contextmanager
+def _file(path: Path, data: bytes) -> Iterator[None]:
+    """A file of that name. On Linux it is in memory alone: whoever kills this process leaves nothing of it behind."""
+    if sys.platform == "linux":
+        handle = os.memfd_create("file")
+        path.symlink_to(f"/proc/self/fd/{handle}")
+    else:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            yield
     finally:
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 _TOO_LARGE = "the file needs more memory to decode than is allowed: it is too large, damaged, or a decompression bomb"

@@ -30,7 +30,7 @@ from tenfold.serve.explaining import Explanation, explain
 from tenfold.serve.model import Model
 from tenfold.serve.offering import offer
 from tenfold.serve.pngs import Place, Pngs, heat_picture
-from tenfold.serve.predicting import Computing, Question, Said, ask, warm_up
+from tenfold.serve.predicting import Computing, Question, Said, ask, choose, warm_up
 from tenfold.serve.queue import Queue
 from tenfold.serve.reading import Read, check_names, read
 from tenfold.serve.telling import prevalence_of, told
@@ -52,7 +52,8 @@ class EngineSettings:
         batch: Cases that are computed together at most.
         linger: Seconds that a case waits for others.
         queue: Cases under way at most; the next one is refused.
-        threads: Of torch; 0: as many as torch takes by itself.
+        threads: Of the networks; 0: as many as they take by themselves.
+        engine: "auto" takes OpenVINO where it is installed and agrees with torch; "torch" and "openvino" insist.
     """
 
     decoders: int = 2
@@ -67,10 +68,9 @@ class EngineSettings:
 class _Loaded:
     """One bundle, and the two kinds of work that the queue does for it."""
 
-    def __init__(self, predictor: Predictor, model: Model) -> None:
-        self.predictor, self.model = predictor, model
+    def __init__(self, predictor: Predictor, computing: Computing, model: Model) -> None:
+        self.predictor, self.computing, self.model = predictor, computing, model
         self.by_target = {name: predictor.of(name) for name in predictor.targets}
-        self.computing: Mapping[str, Computing] = self.by_target
 
     def ask(self, questions: Sequence[Question]) -> list[Said]:
         """Probabilities and distances of several cases."""
@@ -120,7 +120,8 @@ class Engine:
         loaded: dict[str, _Loaded] = {}
         for folder in bundles:
             predictor = load(folder)
-            one = _Loaded(predictor, offer(predictor, "torch float32"))
+            computing, name = choose(predictor, settings.engine, settings.threads)
+            one = _Loaded(predictor, computing, offer(predictor, name))
             other = loaded.setdefault(one.model.slug, one)
             if other is not one:
                 raise BundleError(

@@ -8,31 +8,42 @@ One multipart form: ``file.<input>``, ``layout.<input>``, ``cell.<table>.<column
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from tenfold.errors import nearest
-from tenfold.serve.case import Given, Upload
+from tenfold.serve.case import LONGEST_CELL, Given, Upload
 from tenfold.serve.guards import Said
 from tenfold.serve.model import Model
 
 LONGEST_CASE = 200
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
-_MEANT = ("multipart/form-data", "application/x-www-form-urlencoded")
+MultiPartParser.spool_max_size = sys.maxsize  # what is uploaded never touches a disk; `guards` says how much may come
+_MEANT = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 
 
-async def read_form(request: Request) -> FormData:
+async def read_form(request: Request, *, of_stranger: bool = False) -> FormData:
     """Read the body as a form, within the limits of the settings; once a request.
 
+    Args:
+        request: Whose body it is.
+        of_stranger: Whether nobody knows yet who sends it: then a few short fields, no files.
+
     Raises:
-        Said: 415 where it is no form, 400 where it is malformed or has too many parts, 408 and 413 by the guards.
+        Said: 415 where it is no form, 400 where it is malformed or has too many parts, 408, 413 and 503 by the guards.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in _MEANT:
-        raise Said(415, f"the question is sent as '{kind[:80]}'", "multipart/form-data")
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    # some of Python's encodings take quadratic time, others raise what no parser expects
+    if kind not in _MEANT or options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise Said(415, f"the question is sent as '{kind[:80].decode('latin-1')}'", "multipart/form-data in UTF-8")
+    if of_stranger:
+        return await request.form(max_files=0, max_fields=8, max_part_size=8192)
     limits = request.app.state.settings
     return await request.form(max_files=limits.max_files, max_fields=limits.max_fields, max_part_size=limits.max_field)
 
@@ -75,6 +86,8 @@ async def read_given(form: FormData, model: Model) -> Given:
         seen.add(field)
         if kind == "layout":
             layouts[name] = _layout(model, name, value)
+        elif len(value) > LONGEST_CELL:
+            raise Said(422, f"the field '{field}' holds {len(value)} characters", f"{LONGEST_CELL} at most")
         elif value.strip():
             cells[kind].setdefault(name, {})[column] = value.strip()
     return Given(

@@ -10,8 +10,8 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -36,6 +36,7 @@ HEADERS = {
 }
 SAFE = ("GET", "HEAD", "OPTIONS")
 MOST_KEYS = 10_000
+AT_ONCE = 8  # requests of the largest size that are held in memory together
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 
@@ -87,6 +88,7 @@ class Guards:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings, self.hosts = app, settings, settings.hosts
+        self.held = _Held(AT_ONCE * settings.max_upload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or refuse it."""
@@ -104,7 +106,11 @@ class Guards:
         if said is not None:
             await answer_of(said, scope)(scope, receive, send_with_headers)
             return
-        await self.app(scope, _InTime(receive, self.settings.body_seconds), send_with_headers)
+        body = _Body(receive, self.settings.body_seconds, self.held)
+        try:
+            await self.app(scope, body, send_with_headers)
+        finally:
+            self.held.bytes -= body.bytes
 
     def _refusal(self, scope: Scope) -> Said | None:
         """Why a request is refused by its head alone."""
@@ -119,6 +125,8 @@ class Guards:
             )
         if not self._same_site(scope, headers, hosts[0]):
             return Said(403, "the request comes from another site", "a page of this server, or a program")
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may have believed the other one
+            return Said(400, "the request says its length in two ways", headers={"connection": "close"})
         if int(headers.get("content-length") or 0) > self.settings.max_upload:
             return too_large(self.settings)
         return None
@@ -137,15 +145,23 @@ class Guards:
         origin = headers.get("origin")
         if origin is None or (origin == "null" and not api):
             return True
-        return urlsplit(origin).netloc.lower() == host.lower()
+        return origin.lower() in {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}
 
 
-class _InTime:
-    """A body that must have arrived by a time."""
+@dataclass
+class _Held:
+    """Bytes of all bodies that are here now, and how many there may be."""
 
-    def __init__(self, receive: Receive, seconds: float) -> None:
+    most: int
+    bytes: int = 0
+
+
+class _Body:
+    """A body that must have arrived by a time, and for which there must be room beside the others."""
+
+    def __init__(self, receive: Receive, seconds: float, held: _Held) -> None:
         self.receive, self.deadline = receive, asyncio.get_running_loop().time() + seconds
-        self.whole = False
+        self.whole, self.held, self.bytes = False, held, 0
 
     async def __call__(self) -> Message:
         """The next part of the body."""
@@ -160,6 +176,11 @@ class _InTime:
                 headers={"connection": "close"},
             ) from None  # fmt: skip
         self.whole = not message.get("more_body", False)
+        size = len(message.get("body", b""))
+        self.bytes += size
+        self.held.bytes += size
+        if self.held.bytes > self.held.most:
+            raise Said(503, "too much is being sent at once", do="try again in 5 s", headers={"retry-after": "5"})
         return message
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tenfold.errors import OutputError, ServeError, nearest
-from tenfold.serve.chain import GENESIS, canonical, read_head, record_of, segment_name, segments_of
+from tenfold.serve.chain import GENESIS, canonical, harmless, read_head, record_of, segment_name, segments_of
 
 COLUMNS = (
     "time", "ended", "user", "event", "model", "digest", "version", "case", "inputs", "quality", "outputs",
@@ -171,7 +171,7 @@ _WRONG_ORDER = "it does not follow the line before it: a line was removed, added
 def _cell(value: Any) -> str:
     """One value as a cell that no spreadsheet takes for a formula."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return harmless(text)
 
 
 def _moment(text: str) -> datetime:

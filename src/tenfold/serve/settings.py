@@ -76,15 +76,8 @@ class Settings:
             network(hop)
         if self.trusted_header:
             self._check_header()
-        if self.authenticates or is_loopback(self.host):
-            self._check_hosts()
-            return
-        raise ServeError(
-            f"the server would listen on {self.host} and answer anybody",
-            expected="a loopback address, or a way to know who asks",
-            do="keep 127.0.0.1, or give a users file (`tenfold serve --users FILE`), or the header of a proxy that "
-            "authenticates (`--trusted-header NAME --trusted-hop ADDRESS`)",
-        )
+        self.check_address(self.host)
+        self._check_hosts()
 
     @property
     def authenticates(self) -> bool:
@@ -97,6 +90,17 @@ class Settings:
         own = {"localhost", "127.0.0.1", "::1"} if is_loopback(self.host) or _everywhere(self.host) else set()
         named = () if _everywhere(self.host) else (self.host,)
         return frozenset(name.strip("[]").lower() for name in (*own, *named, *self.allow_hosts))
+
+    def check_address(self, address: str) -> None:
+        """Refuse to listen on an address that others reach while nobody knows who asks."""
+        if self.authenticates or is_loopback(address):
+            return
+        raise ServeError(
+            f"the server would listen on {address} and answer anybody",
+            expected="a loopback address, or a way to know who asks",
+            do="keep 127.0.0.1, or give a users file (`tenfold serve --users FILE`), or the header of a proxy that "
+            "authenticates (`--trusted-header NAME --trusted-hop ADDRESS`)",
+        )
 
     def trusts(self, address: str) -> bool:
         """Whether a connection comes from one of the proxies."""
@@ -148,13 +152,20 @@ def network(hop: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         Refusal: if it is neither.
     """
     try:
-        return ipaddress.ip_network(hop, strict=False)
+        found = ipaddress.ip_network(hop, strict=False)
     except ValueError:
+        found = None
+    if found is None or not found.prefixlen:
         raise ServeError(
-            f"the trusted hop '{hop}' is no address", expected="an address or network, such as 10.0.0.5 or 10.0.0.0/24"
-        ) from None
+            f"the trusted hop '{hop}' is {'every address there is' if found else 'no address'}",
+            expected="an address or network, such as 10.0.0.5 or 10.0.0.0/24",
+        )
+    return found
 
 
 def _everywhere(host: str) -> bool:
     """Whether an address stands for every interface."""
-    return host.strip("[]") in ("0.0.0.0", "::", "")
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return not host

@@ -14,11 +14,12 @@ GRACE = 5.0
 
 
 class TimedProtocol(H11Protocol):
-    """A connection that ends when the head, or what the application leaves unread, does not arrive."""
+    """A connection that ends when a head, what the application leaves unread, or room for an answer does not come."""
 
     header_seconds = 10.0
     body_seconds = 120.0
     _timer: asyncio.TimerHandle | None = None
+    _full: asyncio.TimerHandle | None = None
     _waits_for: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -32,13 +33,35 @@ class TimedProtocol(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; uvicorn ends a connection that stays silent."""
+        """Wait for the next request, or until the client has read this answer; uvicorn ends a silent connection."""
         super().on_response_complete()
-        self._watch()
+        if self.transport.get_write_buffer_size():
+            self._stop()
+            self._waits_for = None
+            self._timer = self.loop.call_later(self.body_seconds, self.transport.abort)
+        else:
+            self._watch()
+
+    def shutdown(self) -> None:
+        """End once what was asked is answered; a request that is still arriving was not asked."""
+        super().shutdown()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Give the client so long to read on."""
+        super().pause_writing()
+        self._full = self.loop.call_later(self.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        self._read_on()
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop()
+        self._read_on()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
@@ -53,6 +76,11 @@ class TimedProtocol(H11Protocol):
         elif state is h11.SEND_BODY:
             # the application answers 408 first; this ends what it never reads
             self._timer = self.loop.call_later(self.body_seconds + GRACE, self.transport.abort)
+
+    def _read_on(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
 
     def _stop(self) -> None:
         if self._timer is not None:

@@ -15,6 +15,7 @@ from tenfold.errors import ServeError
 
 CHUNK = 64 * 2**10
 ENCRYPTED = 0x1
+_ENTRY = b"PK\x01\x02"
 READABLE = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -51,9 +52,12 @@ def safe_unzip(data: bytes, limits: ZipLimits | None = None) -> dict[str, bytes]
         Refusal: if it is no zip file, is damaged or encrypted, holds a name that leads out of it, a link, a name twice,
             or more than the limits allow.
     """
+    limits = limits or ZipLimits()
+    if data.count(_ENTRY) > 2 * limits.files:  # a list of a million names would be read whole before it is counted
+        raise ServeError("the zip file lists too many files", expected=f"{limits.files} at most")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return _unpack(archive, len(data), limits or ZipLimits())
+            return _unpack(archive, len(data), limits)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise ServeError(
             f"the zip file is damaged or of a kind that is not read ({error})", expected=_EXPECTED

@@ -48,17 +48,23 @@ class Users:
         self.path = path
         self._secret = secrets.token_bytes(32)
         self._known: dict[str, bytes] = {}
-        self._hashes, self._version = read_users(path), _version(path)
+        self._version: tuple[int, ...] = ()  # so that a change right now is seen with the first question
+        self._hashes = read_users(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._current()
+
+    def hash_of(self, name: str) -> str:
+        """The hash of a user's password; empty for who is none."""
+        return self._current().get(name, "")
 
     def remembers(self, name: str, password: str) -> bool:
         """Whether they were found right before, since the file last changed.
 
         A client sends its password with every question; a keyed hash in memory spares it an argon2 check each time.
         """
-        return name in self._current() and hmac.compare_digest(self._known.get(name, b""), self._mark(name, password))
+        known = self.hash_of(name)
+        return bool(known) and hmac.compare_digest(self._known.get(name, b""), self._mark(known, password))
 
     def check(self, name: str, password: str) -> bool:
         """Whether name and password belong together; as much work for an unknown name."""
@@ -68,12 +74,12 @@ class Users:
         with _room:
             right = _matches(hashes.get(name, _nobody), password) and name in hashes
         if right:
-            self._known[name] = self._mark(name, password)
+            self._known[name] = self._mark(hashes[name], password)
         return right
 
-    def _mark(self, name: str, password: str) -> bytes:
-        """A keyed hash that lives as long as this process."""
-        return hmac.new(self._secret, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+    def _mark(self, known: str, password: str) -> bytes:
+        """A keyed hash of a password and of what it was found to fit; it lives as long as this process."""
+        return hmac.new(self._secret, f"{known}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
     def _current(self) -> dict[str, str]:
         """The users there are now; nobody, where the file has become unreadable."""
@@ -81,10 +87,8 @@ class Users:
             version = _version(self.path)
             if version != self._version:
                 self._hashes, self._version = read_users(self.path), version
-                self._known.clear()
         except (OSError, Refusal):
             self._hashes, self._version = {}, ()
-            self._known.clear()
         return self._hashes
 
 
@@ -101,8 +105,9 @@ def read_users(path: Path) -> dict[str, str]:
         Refusal: if it is missing, readable by everybody, or not what `add_user` writes.
     """
     try:
-        mode = path.stat().st_mode
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode  # of this very file, whatever its name leads to by now
+            content = tomllib.load(file)
     except OSError as error:
         raise ServeError(
             f"the users file cannot be read ({error.strerror})", do="add a user with `tenfold user`", where=str(path)

@@ -28,6 +28,7 @@ def write_bundle(
     networks: FoldNetworks,
     run: Mapping[str, Any],
     evaluation: Mapping[str, Mapping[str, Any]],
+    classes: Mapping[str, Mapping[str, Any]],
     conformal: Mapping[str, PredictionSets],
     permutations: Mapping[str, Any],
 ) -> str:
@@ -40,6 +41,7 @@ def write_bundle(
         networks: Its networks.
         run: What run.json holds.
         evaluation: Metrics by target and arm, on out-of-fold predictions.
+        classes: What classes.json holds.
         conformal: Prediction sets by target.
         permutations: What permutations.json holds.
 
@@ -79,7 +81,7 @@ def write_bundle(
             if f"{arm.name}, without {name}" in own_evaluation
         },
     }
-    facts |= facts_for_serving(bench, arms, evaluation)
+    facts |= facts_for_serving(bench, arms, evaluation, classes)
     return save_bundle(
         folder,
         members=members,
@@ -100,7 +102,7 @@ def write_bundle(
             for n, s in arm.sections.items()
             if isinstance(s, ImageInput)
         },
-        model_card=model_card(dict(run), {target: dict(own) for target, own in evaluation.items()}, permutations),
+        model_card=model_card(run, evaluation, permutations, classes),
         facts=facts,
         training_patients=bench.cohort.patient.tolist(),
         training_images=[h for cases in bench.hashes.values() for hashes in cases for h in hashes],

@@ -119,7 +119,7 @@ def evaluate_bundle(
             bootstraps=bootstraps,
             seed=int(predictor.facts.get("seed", 0)),
             net_benefit_at=None,
-        )
+        )["evaluation"]
         progress.advance()
         run: dict[str, Any] = {
             "status": "done",

@@ -5,16 +5,19 @@ It must not know how an arm is fitted or drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from tenfold.config import ArmSection, GridSection, ImageInput, StudyFile
 from tenfold.errors import Refusal, StudyError
 from tenfold.stats.classes import compare_classes
 from tenfold.stats.compare import compare_arms, holm
 from tenfold.study.results import Told
-from tenfold.types import PredictionTable
+from tenfold.types import PredictionTable, finite_or_none
 
 FUSED, PRETRAINED, SCRATCH = "fused", "pre-trained", "scratch"
 
@@ -55,7 +58,8 @@ def with_grid(config: StudyFile) -> StudyFile:
     """Add an arm for every cell.
 
     Raises:
-        StudyError: The grid has no view, or its weights are those of scratch and no stage is its own.
+        StudyError: The grid has no view, or its weights are those of scratch and no stage is its own; or a network or
+            view has a name that no arm can have.
     """
     grid = config.grid
     if grid is None:
@@ -84,12 +88,19 @@ def _arm(config: StudyFile, grid: GridSection, cell: Cell) -> dict[str, Any]:
         keys |= {"encoder": "image_timm", "network": cell.network, "options": {}}
     if cell.network in grid.sizes:
         keys["size"] = grid.sizes[cell.network]
-    section = ArmSection(
-        name=cell.arm,
-        only=seen,
-        inputs=dict.fromkeys(seen, keys),
-        stages=tuple(s.name for s in config.stages if cell.start == PRETRAINED or s.name not in grid.stages),
-    )
+    try:
+        section = ArmSection(
+            name=cell.arm,
+            only=seen,
+            inputs=dict.fromkeys(seen, keys),
+            stages=tuple(s.name for s in config.stages if cell.start == PRETRAINED or s.name not in grid.stages),
+        )
+    except ValidationError as error:
+        raise StudyError(
+            f"'{cell.arm}' cannot be the name of an arm of the grid",
+            expected="60 characters at most: letters, digits, spaces and . , : ( ) + / - _",
+            do="name the network without its tag, or give the input a shorter name and its column with column = ...",
+        ) from error
     return section.model_dump()
 
 
@@ -126,8 +137,9 @@ def grid_tests(
                 for a, b in pairs
                 if (tested := _tested(table, a.arm, b.arm, told[target], bootstraps, seed)) is not None
             ]
-            adjusted = holm([line["p"] for line in own])
-            lines += [{**line, "p_adjusted": p} for line, p in zip(own, adjusted, strict=True)]
+            # a difference without variance has no p: both arms say the same
+            adjusted = holm([math.nan if line["p"] is None else line["p"] for line in own])
+            lines += [{**line, "p_adjusted": finite_or_none(p)} for line, p in zip(own, adjusted, strict=True)]
         found[target] = {"comparisons": lines}
     return found
 

@@ -60,7 +60,10 @@ def _singly(bench: Bench, networks: FoldNetworks, name: str, rows: IntArray) -> 
 
 
 def facts_for_serving(
-    bench: Bench, arms: Mapping[str, FittedArm], evaluation: Mapping[str, Mapping[str, Any]]
+    bench: Bench,
+    arms: Mapping[str, FittedArm],
+    evaluation: Mapping[str, Mapping[str, Any]],
+    classes: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what the bundle's facts hold for a server.
 
@@ -68,7 +71,9 @@ def facts_for_serving(
         bench: The study's cohort and folds.
         arms: The proposed arm, as each target sees it.
         evaluation: Metrics by target and arm, on out-of-fold predictions.
+        classes: What classes.json holds.
     """
+    overall = {target: own["arms"][arms[target].name]["overall"] for target, own in classes.items()}
     sections = arms[bench.target].sections
     return {
         "reference": {
@@ -77,7 +82,9 @@ def facts_for_serving(
         },
         "pictures": {n: s.pictures for n, s in sections.items() if isinstance(s, ImageInput)},
         "similar": {target: _similar(arm.predictions) for target, arm in arms.items()},
-        "evaluations": {target: evaluation[target][arm.name] for target, arm in arms.items()},
+        "evaluations": {
+            target: {**evaluation[target][arm.name], **overall.get(target, {})} for target, arm in arms.items()
+        },
         "prevalences": {target: _shares(bench.of(target)) for target in arms},
     }
 

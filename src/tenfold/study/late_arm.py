@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from tenfold.config import ArmSection
+from tenfold.errors import TrainingError
 from tenfold.study.arms import FittedArm, FoldScores, answered, finished
 from tenfold.study.bench import Bench
 from tenfold.types import FloatArray, IntArray
@@ -29,6 +30,7 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
 
     Raises:
         KeyError: A component did not go through.
+        TrainingError: The inner part of a fold lacks a class.
     """
     started = time.monotonic()
     parts = [fitted[name] for name in arm.combine]
@@ -43,6 +45,12 @@ def fit_late(bench: Bench, arm: ArmSection, fitted: Mapping[str, FittedArm]) -> 
         )
         test_odds = _log_odds(parts, k, test, [p.folds[k].test for p in parts], [p.folds[k].test_scores for p in parts])
         whole = ~np.isnan(inner_odds).any(axis=(1, 2))
+        lacking = [name for k, name in enumerate(bench.labels.classes) if k not in labels[inner[whole]]]
+        if lacking:
+            raise TrainingError(
+                f"no case that all arms combined can answer has the class '{lacking[0]}' in the inner part of a fold",
+                do="enlarge the inner part (validation.inner), or leave this arm out",
+            )
         features = inner_odds[whole].reshape(int(whole.sum()), -1)
         stacks.append(LogisticRegression().fit(features, labels[inner[whole]]))
         folds.append(FoldScores(inner, _stacked(stacks[k], inner_odds), test, _stacked(stacks[k], test_odds)))

@@ -403,7 +403,8 @@ def _options(section: AnyInput, features: int) -> dict[str, Any]:
         return {"features": features, **section.options}
     if isinstance(section, ConnectomeInput):
         return {"edges": features, **section.options}
-    named = {"network": section.network} if section.encoder == "image_timm" else {}
+    # transformers are built for one size of picture
+    named = {"network": section.network, "size": section.size} if section.encoder == "image_timm" else {}
     return {"channels": section.channels, **named, **section.options}
 
 
@@ -442,7 +443,8 @@ def _load_encoders(network: Network, files: Mapping[str, Path]) -> None:
     """Put encoders from source stages into a network; their heads stayed behind, and so do inputs they did not have."""
     states = {file: load(file.read_bytes()) for file in set(files.values())}
     for name, encoder in network.encoders.items():
-        if name not in files:
+        # who shares an encoder has what its owner was given
+        if name not in files or name in network.shares:
             continue
         own = _state_of(states[files[name]], name)
         if not own:
@@ -480,10 +482,8 @@ def _run_sources(
     left: dict[str, Path] = {}
     chains: dict[str, list[Any]] = {}
     records: list[dict[str, Any]] = []
-    for section in bench.config.stages_of(arm):
-        if not section.elsewhere:
-            continue
-        takers, carried = _carried(section, sections)
+    elsewhere = [(s, *_carried(s, sections)) for s in bench.config.stages_of(arm) if s.elsewhere]
+    for section, takers, carried in elsewhere:
         if not takers:
             continue
         before = {left.get(name) for name in takers}
@@ -513,11 +513,22 @@ def _run_sources(
 
 
 def _carried(section: StageSection, sections: Sections) -> tuple[list[str], dict[str, AnyInput]]:
-    """Which inputs of an arm take the encoders of a source stage, and what it learns from."""
+    """Which inputs of an arm take the encoders of a source stage, and what it learns from.
+
+    An input that uses the encoder of another takes none: it has what the other one takes.
+    """
     carried: dict[str, AnyInput] = {name: s for name, s in sections.items() if not isinstance(s, TableInput)}
+    shared = shares_of(sections)
     if not section.picture:
-        return list(carried), carried
-    takers = [n for n, s in carried.items() if isinstance(s, ImageInput) and n in (section.inputs or carried)]
+        return [name for name in carried if name not in shared], carried
+    named = [n for n, s in carried.items() if isinstance(s, ImageInput) and n in (section.inputs or carried)]
+    for name in named:
+        if shared.get(name, name) not in named:
+            raise EncoderError(
+                f"stage '{section.name}' is to give an encoder to '{name}', which shares that of '{shared[name]}'",
+                do=f"name '{shared[name]}' in its inputs too, or let '{name}' have an encoder of its own",
+            )
+    takers = [name for name in named if name not in shared]
     if not takers:
         return [], {}
     first = carried[takers[0]].model_copy(update={"column": section.picture, "pictures": 1, "share": ""})

@@ -69,7 +69,7 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
                     do=nearest(column, cohort.columns),
                 )
         if isinstance(section, ImageInput):
-            _refuse_too_many(cohort, name, section)
+            _refuse_too_many(cohort, name, section, f"set inputs.{name}.pictures")
     if config.validation.family and config.validation.family not in cohort.columns:
         raise StudyError(
             f"families are in column '{config.validation.family}', which {cohort.path.name} does not have",
@@ -86,6 +86,9 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
         for name in (*arm.inputs, *arm.only):
             if name not in config.inputs:
                 raise StudyError(f"arm '{arm.name}' names an unknown input '{name}'", do=nearest(name, config.inputs))
+        for name, section in config.inputs_of(arm).items():
+            if isinstance(section, ImageInput) and name in arm.inputs:
+                _refuse_too_many(cohort, name, section, f"in arm '{arm.name}' set pictures")
     inputs = config.inputs_of(config.arms[0])
     if len(inputs) > 1:
         alone = {tuple(config.inputs_of(arm)) for arm in config.arms if not arm.model and not arm.combine}
@@ -105,7 +108,7 @@ def complete(config: StudyFile, cohort: Cohort) -> StudyFile:
     return config
 
 
-def _refuse_too_many(cohort: Cohort, name: str, section: ImageInput) -> None:
+def _refuse_too_many(cohort: Cohort, name: str, section: ImageInput, do: str) -> None:
     """Refuse a case with more pictures of a view than the study reckons with: none is left out silently."""
     column = section.column or name
     counts = [len(own) for own in cohort.pictures(column)]
@@ -114,7 +117,7 @@ def _refuse_too_many(cohort: Cohort, name: str, section: ImageInput) -> None:
         raise StudyError(
             f"{most} pictures of one case for input '{name}'",
             expected=f"at most {section.pictures}",
-            do=f"set inputs.{name}.pictures = {most}, or name fewer",
+            do=f"{do} = {most}, or name fewer",
             where=cohort.place(counts.index(most), column),
         )
 

@@ -69,7 +69,7 @@ def write_statistics(
     net_benefit_at: float | None,
     suffix: str = "",
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Evaluate the predictions of one split and write evaluation, comparisons, folds and curves.
+    """Evaluate the predictions of one split and write evaluation, comparisons, folds and curves, and all classes.
 
     Args:
         folder: The run.
@@ -81,7 +81,8 @@ def write_statistics(
         suffix: Appended to the files' names, for example "_holdout".
 
     Returns:
-        What evaluation.json holds: target, arm, metric.
+        What the files hold, by name: of "evaluation" target, arm, metric; "classes" is there where a target has three
+        or more.
     """
     files: dict[str, dict[str, Any]] = {"evaluation": {}, "comparisons": {}, "folds": {}, "curves": {}}
     for target, table in tables.items():
@@ -107,7 +108,7 @@ def write_statistics(
         files["curves"][target] = curves(table, **common, bootstraps=min(bootstraps, 500), seed=seed)
     for name, content in files.items():
         write_json(folder / f"{name}{suffix}.json", content)
-    return files["evaluation"]
+    return files
 
 
 def subgroups_of(

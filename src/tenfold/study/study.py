@@ -238,7 +238,7 @@ class Study:
                 drawn: dict[str, Any] = {"bootstraps": config.validation.bootstraps, "seed": config.seed}
                 statistics = {**drawn, "net_benefit_at": config.validation.net_benefit_at}
                 tables = {name: PredictionTable.concatenate(found) for name, found in arms.predictions.items()}
-                evaluation = write_statistics(out, tables, told, **statistics)
+                written = write_statistics(out, tables, told, **statistics)
                 if config.grid is not None:
                     write_json(out / "grid.json", grid_tests(config, tables, told, **drawn))
                 own = {name: table.select(arm=config.arms[0].name) for name, table in tables.items()}
@@ -332,7 +332,8 @@ class Study:
                     proposed,
                     networks,
                     run,
-                    evaluation,
+                    written["evaluation"],
+                    written.get("classes", {}),
                     {name: sets for name, (sets, _) in conformal.items()},
                     permuted,
                 )
@@ -356,7 +357,7 @@ class Study:
             write_json(out / "run.json", run)
             write_report(out)
             shutil.rmtree(bench.work, ignore_errors=True)
-        return Run(out, evaluation, tables)
+        return Run(out, written["evaluation"], tables)
 
 
 class _Arms:

@@ -18,23 +18,9 @@ from tenfold.serve.auth import api_user
 from tenfold.serve.forms import fields_of, read_form, read_given, wants_explanation
 from tenfold.serve.guards import Said
 from tenfold.serve.model import Model
+from tenfold.serve.schemas import ANSWER, ERROR, HEALTH, MODELS, Schema
 
 User = Annotated[str, Depends(api_user)]
-ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["came", "expected", "do"],
-            "properties": {
-                "came": {"type": "string", "description": "What was found."},
-                "expected": {"type": "string", "description": "What would have been right; may be empty."},
-                "do": {"type": "string", "description": "What to do next; may be empty."},
-            },
-        }
-    },
-}
 _REASONS = {
     400: "The request is malformed, or names a foreign host.",
     401: "It does not say who asks.",
@@ -63,18 +49,26 @@ def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"description": _REASONS[code], "content": content} for code in codes}
 
 
-_ASKING = _errors(*_REASONS)
+def _told(description: str, schema: Schema, *codes: int) -> dict[int | str, dict[str, Any]]:
+    """What the description of the API says of an answer and of refusals."""
+    return {200: {"description": description, "content": {"application/json": {"schema": schema}}}, **_errors(*codes)}
+
+
+_ASKING = _told("What the model says, or why it says nothing.", ANSWER, *_REASONS)
+_OFFERED = _told("The models.", MODELS, 400, 401, 403, 429)
+_WELL = _told("The server is up.", HEALTH, 400, 403)
+_WELL[503] = {"description": "It answers nothing, for the log cannot be written.", "content": _WELL[200]["content"]}
 router = APIRouter(prefix="/api/v1", tags=["api"])
 
 
-@router.get("/health", summary="Whether the server answers", responses=_errors(400, 403, 503))
+@router.get("/health", summary="Whether the server answers", responses=_WELL)
 async def health(request: Request) -> JSONResponse:
     """Say that the server is up; no login, no details."""
     well = not request.app.state.log.broken
     return JSONResponse({"status": "ok" if well else "unwell"}, 200 if well else 503)
 
 
-@router.get("/models", summary="The models on offer", responses=_errors(400, 401, 403, 429))
+@router.get("/models", summary="The models on offer", responses=_OFFERED)
 async def models(request: Request, user: User) -> JSONResponse:
     """List every model: its name, what it tells, what it asks for."""
     return JSONResponse({"models": [told_of(model) for model in request.app.state.engine.models.values()]})

@@ -6,7 +6,7 @@ It must not know networks or how anything is computed; what the pages say comes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib import resources
 from importlib.metadata import version
@@ -16,10 +16,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Scope
 
-from tenfold.errors import Refusal
+from tenfold.errors import CohortError, OutputError, Refusal
 from tenfold.report.words import RESEARCH_ONLY, joined, units
 from tenfold.serve import batches, shown
 from tenfold.serve.answer import Answer, Busy, TargetAnswer
@@ -66,6 +67,7 @@ templates.globals |= {
 _GROUPS = (("Measurements", ("number",)), ("Findings", ("yes_no", "category", "ordered")))
 _KEPT, _FROM = "keep.", "from"
 _BATCH_ZIP = ZipLimits(bytes=256 * 2**20)
+_ROW_BYTES = 8 * 2**10  # about what is kept of the answer to one case of a batch
 _PNG = "image/png"
 _HEADINGS = {
     400: "This cannot be read",
@@ -245,8 +247,14 @@ async def _answered(request: Request, model: Model, given: Given) -> Response:
     except Said as said:
         again = results.put(owner_of(request), None, asked, size=_size(None, given))
         return _error(request, said, f"/models/{model.slug}?{_FROM}={again}", "Back to the case")
+    answer = await run_in_threadpool(_drawn, answer)
     name = results.put(owner_of(request), answer, asked, size=_size(answer, given))
     return RedirectResponse(f"/results/{name}", 303)
+
+
+def _drawn(answer: Answer) -> Answer:
+    """Encode the pictures of an answer, once: they will be looked at, and are kept smaller so."""
+    return replace(answer, pictures=dict(answer.pictures), heat=dict(answer.heat))
 
 
 def _size(answer: Answer | None, given: Given) -> int:
@@ -389,30 +397,36 @@ async def batch_start(request: Request, slug: str) -> Response:
     model = model_of(request, slug)
     sent = await read_form(request)
     table, zipped = await _content(sent, "table"), await _content(sent, "files")
-    owner, user, state = owner_of(request), current_user(request), request.app.state
-    try:
-        if not table:
-            raise Refusal("there is no table", expected="a CSV file")
-        cases, notes = batches.read_cases(model.form, table, safe_unzip(zipped, _BATCH_ZIP) if zipped else {})
-    except Refusal as refusal:
-        return _error(request, Said.of(refusal, 422), f"/models/{slug}/batch", "Back to the table")
+    user, state = current_user(request), request.app.state
 
     async def answer(given: Given) -> Answer:
         try:
             return await answer_and_log(request, slug, given, user=user)
         except Said as said:
-            if isinstance(said.__cause__, Refusal):
+            if isinstance(said.__cause__, Refusal) and not isinstance(said.__cause__, OutputError):
                 raise said.__cause__ from None
             raise
 
-    batch = batches.Batch(model, len(cases), notes)
     try:
-        state.running.start(owner, batch, cases, answer)
+        async with state.running.reading:  # one zip at a time is unpacked, and only where it can be answered
+            state.running.check_room(owner_of(request))
+            cases, notes = await run_in_threadpool(_read_batch, model, table, zipped)
+            batch, owner = batches.Batch(model, len(cases), notes), owner_of(request)
+            state.running.start(owner, batch, cases, answer)
     except Busy as busy:
         said = Said(503, busy.came, do=busy.do, headers={"retry-after": str(busy.retry_after)})
         return _error(request, said, f"/models/{slug}/batch", "Back to the table")
-    made = datetime.now().astimezone()
-    return RedirectResponse(f"/batches/{state.batches.put(owner, batch, made)}", 303)
+    except Refusal as refusal:
+        return _error(request, Said.of(refusal, 422), f"/models/{slug}/batch", "Back to the table")
+    name = state.batches.put(owner, batch, datetime.now().astimezone(), size=len(table) + _ROW_BYTES * len(cases))
+    return RedirectResponse(f"/batches/{name}", 303)
+
+
+def _read_batch(model: Model, table: bytes, zipped: bytes) -> tuple[list[Given], tuple[str, ...]]:
+    """Read what was sent of a batch."""
+    if not table:
+        raise CohortError("there is no table", expected="a CSV file")
+    return batches.read_cases(model.form, table, safe_unzip(zipped, _BATCH_ZIP) if zipped else {})
 
 
 async def _content(sent: FormData, field: str) -> bytes:

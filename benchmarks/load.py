@@ -675,6 +675,8 @@ def drive_threads(
         client = Client(port, cases, seed)
         while time.monotonic() < end and not stopped.is_set():
             outcomes.append(client.ask(kind))
+            if outcomes[-1].wrong:  # a server that is gone must not be hammered
+                time.sleep(0.2)
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(clients)]
     for thread in threads:

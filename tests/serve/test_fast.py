@@ -33,11 +33,11 @@ def made(predictor: Predictor, probe: list[Any]) -> Fast:
 
 def same(engine: Fast, predictor: Predictor, cases: list[Any]) -> None:
     stacks = predictor.stack(cases)
-    expected = predictor.member_probabilities(stacks)
-    found = engine.member_probabilities(stacks)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() < 1e-4
-    assert np.ptp(expected) > 0.01
+    found = engine.look(stacks).probabilities
+    for target, expected in predictor.all_probabilities(stacks).items():
+        assert found[target].shape == expected.shape
+        assert np.abs(found[target] - expected).max() < 1e-4
+        assert np.ptp(expected) > 0.01
 
 
 def test_cases_that_lack_inputs_are_answered_as_the_predictor_answers_them(bundles: tuple[Path, Path]) -> None:
@@ -78,7 +78,6 @@ def test_shared_steps_views_targets_and_distances_in_one_pass(tmp_path: Path) ->
     cases = [{"film": picture(k, 1)} for k in range(5)] + [{"film": np.zeros((1, SIZE, SIZE), np.uint8)}]
     engine = made(predictor, cases)
     same(engine, predictor, cases)
-    same(engine.of("course"), predictor.of("course"), cases)
     stacks = predictor.stack(cases)
     found = engine.look(stacks).judged["film"]
     expected = predictor.references["film"].judge(predictor.networks[0], "film", predictor.tensors(stacks)["film"])

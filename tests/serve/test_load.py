@@ -179,7 +179,7 @@ def test_a_killed_server_starts_again_and_ends_on_control_c_under_load(
                 answered(server, 60)
                 took = server.stop(how)
             outcomes += some
-            assert took < 10
+            assert took < 15  # what is under way is answered first
             assert gone(children, 20)
             assert is_free(server.port)
             assert how != signal.SIGINT or server.process.returncode == 0

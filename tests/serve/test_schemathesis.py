@@ -15,7 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from tests.serve.fake import FakeEngine
+from tests.serve.conftest import film_bytes
+from tests.serve.fake import FakeEngine, png
 
 from tenfold.serve.app import create_app
 from tenfold.serve.engine import Engine
@@ -38,30 +39,47 @@ def operations(engine: Any, folder: Path) -> list[Any]:
     return [operation.ok() for operation in schema.get_all_operations()]
 
 
-def judge(operation: Any, mode: GenerationMode, examples: int) -> list[int]:
-    """Ask many questions: no answer that the description does not know, no error of the server's own."""
-    seen = []
+def check(case: Any) -> Any:
+    """Ask one question: no answer that the description does not know, no error of the server's own."""
+    answer = case.call()
+    assert answer.status_code < 500, answer.text
+    case.validate_response(answer, checks=CHECKS)
+    return answer
+
+
+def judge(operation: Any, mode: GenerationMode, examples: int) -> set[int]:
+    """Ask many questions; which statuses were seen."""
+    seen = set()
 
     @settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=HEALTH)
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        answer = case.call()
-        seen.append(answer.status_code)
-        assert answer.status_code < 500, answer.text
-        case.validate_response(answer, checks=CHECKS)
+        seen.add(check(case).status_code)
 
     ask()
     return seen
 
 
+def right(operation: Any, **body: Any) -> dict[str, Any]:
+    """Ask a question that has a result."""
+    told: dict[str, Any] = check(operation.Case(body=body, media_type="multipart/form-data")).json()
+    assert told["result"]
+    return told
+
+
 def test_any_question_is_answered_as_described(tmp_path: Path) -> None:
     for operation in operations(FakeEngine(), tmp_path):
-        seen = judge(operation, GenerationMode.POSITIVE, 25)
-        assert 200 in seen
+        assert 200 in judge(operation, GenerationMode.POSITIVE, 25)
         if operation.method == "post":  # what is asked without a body can only be asked rightly
-            assert set(judge(operation, GenerationMode.NEGATIVE, 40)) & {400, 415, 422}
+            assert judge(operation, GenerationMode.NEGATIVE, 40) & {400, 415, 422}
+            right(operation, model="pneumonia", **{"file.film": png(), "cell.labs.crp": "8"})
+            right(operation, model="lymph-nodes", **{"file.b_mode": [png(seed=1), png(seed=2)]})
 
 
 def test_any_question_to_a_real_bundle_is_answered_as_described(tmp_path: Path, engine: Engine) -> None:
     for operation in operations(engine, tmp_path):
         assert 200 in judge(operation, GenerationMode.POSITIVE, 10)
+        if operation.method == "post":
+            told = right(operation, model="films-and-labs", **{"file.film": film_bytes(3), "cell.labs.crp": "8"})
+            assert bool(told["maps"]) == operation.path.endswith("explain")
+            right(operation, model="bag-and-brain", **{"file.scan": [film_bytes(4), film_bytes(5)]})

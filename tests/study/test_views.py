@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from tests.study_files import read_json, read_rows, write_rows
 from tenfold.bundle import load
 from tenfold.cohort.manifest import Cohort
 from tenfold.cohort.split import read_splits
-from tenfold.config import StageSection
-from tenfold.errors import AuditError, EncoderError, ImageError, StudyError
+from tenfold.config import ArmSection, StageSection
+from tenfold.errors import AuditError, EncoderError, ImageError, StudyError, TrainingError
 from tenfold.study import Run, Study, evaluate_bundle
 from tenfold.study import network_arm as arms_of_networks
+from tenfold.study.arms import FoldScores
 from tenfold.study.external import given_by
-from tenfold.types import PredictionTable
+from tenfold.study.late_arm import fit_late
+from tenfold.types import Calibration, PredictionTable, Split
 
 PROPOSED = "all views"
 ARMS = (PROPOSED, "b_mode only", "regression", "late", "cdfi only", "elastography only", "notes only")
@@ -427,20 +430,28 @@ def test_late_fusion_weighs_every_class_of_every_arm(easy: Run) -> None:
     assert len(read_json(easy, "run.json")["arms"]["knn"]["chosen"]) == 3 * 2
 
 
-def test_a_class_that_no_inner_part_has_lets_late_fusion_fail_in_words(easy: Run, tmp_path: Path) -> None:
-    folder = easy.folder.parent
-    rows = read_rows(folder / "cohort.csv")
-    # four of the third class are enough for folds, and too few for every inner part
-    few = [row for row in rows if row["disease"] != "c"] + [row for row in rows if row["disease"] == "c"][:4]
-    write_rows(tmp_path / "cohort.csv", few)
-    for name in ("columns.csv", "study.toml"):
-        shutil.copy(folder / name, tmp_path)
-    arms: list[dict[str, Any]] = [{"name": "network"}, {"name": "wider", "network": {"shared": 4}}]
-    arms.append({"name": "late", "combine": ["network", "wider"]})
-    changes = {"arms": arms, "validation": {"holdout": 0.0, "inner": 0.05}}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tenfold.study.study.write_report", lambda folder: folder)
-        done = Study.read(tmp_path, changes).run(out=tmp_path / "run", threads=1)
-    late = read_json(done, "run.json")["arms"]["late"]
-    assert late["status"] == "failed"
-    assert "has the class 'c' in the inner part of a fold" in late["reason"]
+@pytest.mark.parametrize("lacks", [0, 2])
+def test_a_class_of_which_nobody_can_be_answered_by_all_arms_is_refused_by_its_name(lacks: int) -> None:
+    truth = np.array([0, 1, 2] * 4)
+    rng, rows = np.random.default_rng(0), np.arange(12)
+    # one arm sees nobody of that class in the inner part
+    seen = [rows, rows[truth != lacks]]
+    parts: dict[str, Any] = {
+        str(k): SimpleNamespace(
+            answers=np.ones(12, bool),
+            calibrations=[Calibration()],
+            predictions=SimpleNamespace(probabilities=np.zeros((1, 3))),
+            folds=[FoldScores(own, rng.normal(size=(len(own), 3)), own, rng.normal(size=(len(own), 3)))],
+        )
+        for k, own in enumerate(seen)
+    }
+    cases = tuple(map(str, rows))
+    bench: Any = SimpleNamespace(
+        splits=[Split(0, 0, (), cases, cases)],
+        rows=lambda some: np.array([int(case) for case in some]),
+        known=lambda some: some,
+        labels=SimpleNamespace(classes=CLASSES),
+        label_index=truth,
+    )
+    with pytest.raises(TrainingError, match=f"has the class '{CLASSES[lacks]}' in the inner part"):
+        fit_late(bench, ArmSection(name="late", combine=("0", "1")), parts)

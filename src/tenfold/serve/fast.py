@@ -5,7 +5,6 @@ It must not know how a case came, or what is said of it.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import sys
 import threading
@@ -51,23 +50,9 @@ class Fast:
     """
 
     def __init__(self, predictor: Predictor, compiled: Mapping[str, _Compiled]) -> None:
-        self._by_target = {target: predictor.of(target) for target in predictor.targets}
         self._predictor = predictor
+        self._calibrations = {target: predictor.of(target).calibrations for target in predictor.targets}
         self._compiled = dict(compiled)
-
-    def of(self, target: str) -> Fast:
-        """Return the same engine, telling another target.
-
-        Raises:
-            BundleError: The bundle has no such target.
-        """
-        other = copy.copy(self)
-        other._predictor = self._predictor.of(target)
-        return other
-
-    def member_probabilities(self, prepared: Mapping[str, Prepared]) -> FloatArray:
-        """Return what each model says of the target; as `Predictor.member_probabilities`."""
-        return self.look(prepared).probabilities[self._predictor.target]
 
     def look(self, prepared: Mapping[str, Prepared]) -> Looked:
         """Return what each model says of every target, and how far the pictures lie, of one pass.
@@ -79,7 +64,7 @@ class Fast:
         pictures = predictor.tensors({n: value for n, value in prepared.items() if n in self._compiled})
         rows = {n: value for n, value in prepared.items() if n not in self._compiled}
         others = [predictor.tensors(rows, member) for member in range(len(predictor.members))]
-        scores: dict[str, list[FloatArray]] = {target: [] for target in self._by_target}
+        scores: dict[str, list[FloatArray]] = {target: [] for target in self._predictor.targets}
         judged: dict[str, Judged] = {}
         for index in range(predictor.views):
             embedded = {}
@@ -115,12 +100,11 @@ class Fast:
         ]
         return {
             target: np.stack([n.to_scores(target, one[target]) for n, one in zip(networks, said, strict=True)])
-            for target in self._by_target
+            for target in self._predictor.targets
         }
 
     def _calibrated(self, target: str, scores: FloatArray) -> FloatArray:
-        calibrations = self._by_target[target].calibrations
-        return np.stack([c.apply(own) for c, own in zip(calibrations, scores, strict=True)])
+        return np.stack([c.apply(own) for c, own in zip(self._calibrations[target], scores, strict=True)])
 
 
 def fast(
@@ -170,15 +154,14 @@ def _differs(made: Fast, predictor: Predictor, probe: Sequence[Mapping[str, Prep
     """What differs from the predictor, in words; empty if nothing does."""
     stacks = predictor.stack(probe)
     found = made.look(stacks).probabilities
-    for target in predictor.targets:
-        own = predictor.of(target)
-        expected = own.member_probabilities(stacks)
+    for target, expected in predictor.all_probabilities(stacks).items():
         worst = float(np.abs(found[target] - expected).max())
         # the other way round NaN would pass
         if not worst < LARGEST_DIFFERENCE:
             return f"a probability of {target} differs by {worst:.3g} in OpenVINO"
         pairs = zip(found[target].mean(axis=0), expected.mean(axis=0), strict=True)
-        if any(own.decide(a) != own.decide(b) for a, b in pairs):
+        decide = predictor.of(target).decide
+        if any(decide(a) != decide(b) for a, b in pairs):
             return f"a decision about {target} differs in OpenVINO"
     return ""
 

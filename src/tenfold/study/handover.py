@@ -83,7 +83,7 @@ def facts_for_serving(
         "pictures": {n: s.pictures for n, s in sections.items() if isinstance(s, ImageInput)},
         "similar": {target: _similar(arm.predictions) for target, arm in arms.items()},
         "evaluations": {
-            target: {**evaluation[target][arm.name], **overall.get(target, {})} for target, arm in arms.items()
+            target: {**overall.get(target, {}), **evaluation[target][arm.name]} for target, arm in arms.items()
         },
         "prevalences": {target: _shares(bench.of(target)) for target in arms},
     }

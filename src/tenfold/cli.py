@@ -676,7 +676,8 @@ def _write_heatmaps(predictor: Predictor, case: Any, folder: Path, stem: str) ->
         for i, (film, heat) in enumerate(zip(films, heats if view in predictor.pools else heats[None], strict=True)):
             several = len(predictor.preparations) > 1 or view in predictor.pools
             written.append(folder / (f"{stem}-{view}-{i + 1}.png" if several else f"{stem}.png"))
-            write_atomically(written[-1], png_bytes(overlay(film, heat)))
+            shown = predictor.preparations[view].visible(film)
+            write_atomically(written[-1], png_bytes(overlay(shown, heat)))
     return written
 
 

@@ -128,6 +128,10 @@ def eight_bit(reading: Reading) -> NDArray[np.uint8]:
 
 
 _A_COLOUR = 32
+# what scanners show: blue, cyan, green, yellow, red, over the picture's own grey
+_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_RAINBOW = ((0, 0, 0, 1, 1), (0, 1, 1, 1, 0), (1, 1, 0, 0, 0))
+_TINT = 0.7
 _BLANK_SPREAD = 8
 _BLANK_SHARE = 0.01
 
@@ -242,6 +246,21 @@ class ImagePreparation:
             _joined(*resized) if self.bar_high else resized[0].reshape(bottom - top, right - left, self.channels)
         )
         return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+    def visible(self, prepared: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a prepared picture into one for people: values of a colour bar become colours again, from blue to red.
+
+        Args:
+            prepared: uint8 (channels, size, size), as `apply` gives it.
+
+        Returns:
+            uint8, same shape.
+        """
+        if not self.bar_high:
+            return prepared
+        value, luma, has = prepared / np.float32(255)
+        colours = np.stack([np.interp(value, _STOPS, channel) for channel in _RAINBOW])
+        return np.asarray(np.rint(255 * ((1 - _TINT * has) * luma + _TINT * has * colours)), np.uint8)
 
     def shown(self, reading: Reading) -> Reading:
         """Return a reading as a person may see it: cut to its region, black where nothing may be seen.

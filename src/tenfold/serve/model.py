@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tenfold.serve.case import Given
@@ -60,6 +61,11 @@ class Model:
     form: Mapping[str, Any] = field(repr=False)
     engine_name: str
     examples: tuple[Example, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def example_hashes(self) -> frozenset[str]:
+        """SHA-256 of the examples' files."""
+        return frozenset(value for example in self.examples for value in example.given.hashes)
 
     @property
     def inputs(self) -> tuple[str, ...]:

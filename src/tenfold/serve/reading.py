@@ -109,7 +109,8 @@ def read(predictor: Predictor, model: Model, given: Given, decoders: Decoders) -
             _table(case, predictor, name, given.rows.get(name, {}))
         elif given.files.get(name):
             if name in predictor.preparations:
-                _pictures(case, predictor, name, given.files[name], given.layouts.get(name, ""), decoders)
+                site = given.layouts.get(name, "")
+                _pictures(case, predictor, name, given.files[name], site, decoders, model.example_hashes)
             else:
                 _connectome(case, predictor, name, given.files[name][0], given.beside.get(name, {}), decoders)
     case.missing = tuple(name for name, value in case.prepared.items() if value is None)
@@ -120,7 +121,13 @@ def read(predictor: Predictor, model: Model, given: Given, decoders: Decoders) -
 
 
 def _pictures(
-    case: Read, predictor: Predictor, name: str, uploads: tuple[Upload, ...], site: str, decoders: Decoders
+    case: Read,
+    predictor: Predictor,
+    name: str,
+    uploads: tuple[Upload, ...],
+    site: str,
+    decoders: Decoders,
+    examples: frozenset[str],
 ) -> None:
     preparation = predictor.preparations[name]
     training = (predictor.facts.get("reference") or {}).get("pictures", {}).get(name, {})
@@ -129,9 +136,10 @@ def _pictures(
         decoded = _decoded(case, name, place, lambda data=upload.data: decoders.picture(data, preparation, site))
         if decoded is None:
             continue
-        known = bool(predictor.trained_on_images([upload.sha256]))
+        # an example of the bundle is one of the study's simulated cases, and everybody can see that
+        known = bool(predictor.trained_on_images([upload.sha256])) and upload.sha256 not in examples
         case.checks += picture_checks(name, place, decoded, preparation, known=known, training=training)
-        case.pictures[(name, place)] = shown(decoded.array)
+        case.pictures[(name, place)] = shown(preparation.visible(decoded.array))
         arrays.append(decoded.array)
         if not preparation.bar_high:
             top, left, bottom, right = decoded.facts["box"]

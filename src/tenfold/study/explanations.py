@@ -144,11 +144,14 @@ def _drawn(
     """Draw every picture that a case has of a view, with and without its heat map."""
     pictures = inputs[view][0] if inputs[view].ndim == 5 else inputs[view]
     heats = _maps(bench, network, inputs, view, index)[0]
+    section = bench.config.inputs[view]
+    assert isinstance(section, ImageInput)
+    prepared = preparation(section, bench.cohort, section.column or view)
     drawn = []
     for i, (picture, heat) in enumerate(zip(pictures, heats, strict=True)):
         if bool(picture.isnan().any()):
             continue
-        film, stem = _film(picture), f"explanations/case-{row:05d}-{view}-{i + 1}"
+        film, stem = prepared.visible(_film(picture)), f"explanations/case-{row:05d}-{view}-{i + 1}"
         grey = film[0] if len(film) == 1 else film.transpose(1, 2, 0)
         write_atomically(out / f"{stem}.png", png_bytes(grey))
         write_atomically(out / f"{stem}-heat.png", png_bytes(overlay(film, heat)))

@@ -57,7 +57,9 @@ def write_contact_sheets(study: Study, out: Path, progress: Progress) -> list[Pa
             for path in part:
                 reading = read(path)
                 shown = path.relative_to(cohort.folder).as_posix()
-                pairs.append(Pair(shown, eight_bit(reading), prepared.apply(reading), prepared.boxes(reading)))
+                pairs.append(
+                    Pair(shown, eight_bit(reading), prepared.visible(prepared.apply(reading)), prepared.boxes(reading))
+                )
                 progress.advance()
             page = out / (f"{name}.html" if len(parts) == 1 else f"{name}-{number:02d}.html")
             title = f"{config.title or 'Study'}: {name}" + (

@@ -19,8 +19,9 @@ demo: setup
 	@$(BIN)/tenfold simulate nec --seed 1 --ineligible 30 --source 700 --out $(DEMO)/newborns --quiet
 	@$(BIN)/tenfold run $(DEMO)/newborns --out $(DEMO)/run
 
+# two at a time: each takes one thread, and up to 2 GB
 test: setup
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-all: setup
 	@$(BIN)/python -m pytest
@@ -36,7 +37,7 @@ fix: setup
 	@$(BIN)/ruff format .
 
 bench: setup
-	@for file in benchmarks/bench_*.py benchmarks/nec.py benchmarks/connectome.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/bench_*.py benchmarks/nec.py benchmarks/connectome.py benchmarks/serve.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # tables of the reference that are generated from the code
 docs: setup

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tenfold.errors import EncoderError
 
-GATED_WIDTH = 64
-MEAN_WIDTH = 64
+SPOKEN_WIDTH = 64
 
 
 class Fusion(nn.Module):
@@ -93,7 +92,20 @@ class Concat(Fusion):
         return torch.cat(filled, dim=1)
 
 
-class Gated(Fusion):
+class _Spoken(Fusion):
+    """Each embedding through a linear layer of its own and tanh, to one width; `fuse` is still open."""
+
+    def __init__(self, dims: Mapping[str, int], drop: float = 0.0) -> None:
+        super().__init__(dims, drop)
+        self.dim = SPOKEN_WIDTH
+        self.hidden = nn.ModuleList(nn.Linear(length, SPOKEN_WIDTH) for length in dims.values())
+
+    def said(self, embeddings: list[Tensor]) -> Tensor:
+        """(n, m, 64) what each input says."""
+        return torch.stack([layer(row).tanh() for layer, row in zip(self.hidden, embeddings, strict=True)], dim=1)
+
+
+class Gated(_Spoken):
     """A weighted sum of what the inputs say, with weights that depend on the case.
 
     After the gated multimodal unit of Arevalo et al. (ICLR workshop 2017, arXiv 1702.01992): each embedding goes
@@ -109,21 +121,19 @@ class Gated(Fusion):
 
     def __init__(self, dims: Mapping[str, int], drop: float = 0.0) -> None:
         super().__init__(dims, drop)
-        self.dim = GATED_WIDTH
-        self.hidden = nn.ModuleList(nn.Linear(length, GATED_WIDTH) for length in dims.values())
-        self.gate = nn.Linear(len(dims) * GATED_WIDTH, len(dims))
+        self.gate = nn.Linear(len(dims) * SPOKEN_WIDTH, len(dims))
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
     def fuse(self, embeddings: list[Tensor], there: Tensor) -> Tensor:
         """Join m embeddings (n, dim of it) to (n, 64)."""
-        said = torch.stack([layer(row).tanh() for layer, row in zip(self.hidden, embeddings, strict=True)], dim=1)
+        said = self.said(embeddings)
         seen = (said * there[:, :, None]).flatten(1)
         weights = self.gate(seen).masked_fill(~there, -torch.inf).softmax(dim=1)
         return (weights[:, :, None] * said).sum(dim=1)
 
 
-class Mean(Fusion):
+class Mean(_Spoken):
     """The mean of what the inputs that a case has say, each through its own linear layer and tanh.
 
     No input can be shut out, and none learned to be trusted more: for cohorts too small to learn a gate.
@@ -133,14 +143,9 @@ class Mean(Fusion):
         drop: As for `Fusion`.
     """
 
-    def __init__(self, dims: Mapping[str, int], drop: float = 0.0) -> None:
-        super().__init__(dims, drop)
-        self.dim = MEAN_WIDTH
-        self.hidden = nn.ModuleList(nn.Linear(length, MEAN_WIDTH) for length in dims.values())
-
     def fuse(self, embeddings: list[Tensor], there: Tensor) -> Tensor:
         """Join m embeddings (n, dim of it) to (n, 64)."""
-        said = torch.stack([layer(row).tanh() for layer, row in zip(self.hidden, embeddings, strict=True)], dim=1)
+        said = self.said(embeddings)
         return (said * there[:, :, None]).sum(dim=1) / there.sum(dim=1, keepdim=True)
 
 
